@@ -1,0 +1,125 @@
+"""What every network description shares: axes, composition, addressing, display."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from erftheory.network.arguments import integer
+
+if TYPE_CHECKING:
+    from erftheory.network.combine import Named, Repeat
+    from erftheory.network.graph import Builder, Graph
+
+
+class Network:
+    """An immutable description of a network; a layer is the smallest one.
+
+    Subclasses give `parts` (the networks inside), `own_axes` (axes fixed by their own arguments)
+    and `lower` (append their operations to a graph).
+    """
+
+    parts: tuple[Network, ...] = ()
+
+    def own_axes(self) -> int | None:
+        return None
+
+    def lower(self, builder: Builder, source: int, scope: str) -> int:
+        """Append the operations to `builder`, reading node `source`; return the output node."""
+        raise TypeError(f"{type(self).__name__} describes no operation")
+
+    def until(self, endpoint: str) -> Network:
+        """The network up to and including the part called `endpoint` ("layer3", "layer3[0]/conv1").
+
+        Raises:
+          ValueError: no part has that name; the message lists the names there are.
+        """
+        found = self.find(endpoint)
+        if found is None:
+            names = ", ".join(self.endpoints()) or "none"
+            raise ValueError(f"endpoint: got {endpoint!r}; takes one of: {names}")
+        axes = self.axes
+        return found if found.axes == axes or axes is None else _with_axes(found, axes)
+
+    def find(self, endpoint: str) -> Network | None:
+        """Like `until`, but None if there is no such endpoint."""
+        return None
+
+    def endpoints(self) -> tuple[str, ...]:
+        """The names that `until` takes (parts inside repetitions are addressed with [i])."""
+        return tuple(name for part in self.parts for name in part.endpoints())
+
+    @cached_property
+    def axes(self) -> int | None:
+        """Number of spatial axes that some argument fixes, or None where nothing does."""
+        found = self.own_axes()
+        for part in self.parts:
+            axes = part.axes
+            if axes is not None and found is not None and axes != found:
+                raise ValueError(
+                    f"ndim: got parts of {found} and {axes} spatial axes; takes one number of axes"
+                )
+            found = axes if found is None else found
+        return found
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes; 2 where no argument says otherwise."""
+        return self.axes or 2
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The operations as a directed acyclic graph."""
+        from erftheory.network.graph import Builder
+
+        builder = Builder(self.ndim)
+        return builder.finish(self.lower(builder, 0, ""))
+
+    @property
+    def rate(self) -> tuple[Fraction, ...]:
+        """Input pixels per output pixel, one entry an axis."""
+        return self.graph.rate
+
+    def named(self, name: str) -> Named:
+        """The same network under a name that `until` and `summary` use."""
+        from erftheory.network.combine import Named
+
+        return Named(self, name)
+
+    def __mul__(self, times: int) -> Repeat:
+        from erftheory.network.combine import Repeat
+
+        return Repeat(self, times)
+
+    __rmul__ = __mul__
+
+    def summary(self, signal: str = "variance", init: str = "he"):
+        """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
+        from erftheory.theory.summary import summary
+
+        return summary(self, signal=signal, init=init)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def _with_axes(network: Network, axes: int) -> Network:
+    from erftheory.network.combine import Chain
+
+    return Chain(network, ndim=axes)
+
+
+def check_network(name: str, value: object) -> Network:
+    if not isinstance(value, Network):
+        raise ValueError(f"{name}: got {value!r}; takes a layer or a network")
+    return value
+
+
+def check_ndim(value: object) -> int | None:
+    if value is None:
+        return None
+    axes = integer("ndim", value)
+    if axes > 3:
+        raise ValueError(f"ndim: got {axes}; takes 1, 2 or 3")
+    return axes

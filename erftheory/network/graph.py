@@ -1,0 +1,194 @@
+"""The internal form of a network: a directed acyclic graph of operations, each stored once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+from erftheory.network.base import Network
+from erftheory.network.layers import GlobalAvgPool, Layer
+
+SizeRule = tuple[tuple[Fraction, Fraction, Fraction], ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Node 0 of every graph."""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Adds its inputs. With a `gain`, the first carries `gain` times the power of the second,
+    both counted from node `fork`, which they share."""
+
+    gain: float | Fraction | None = None
+    fork: int | None = None
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Joins its inputs by channels."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A graph with one input and one output, `times` times in a row."""
+
+    graph: Graph
+    times: int
+
+
+Op = Input | Sum | Concat | Loop | Layer
+
+
+@dataclass(frozen=True)
+class Node:
+    op: Op
+    inputs: tuple[int, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order; node 0 is the input, the last one the output.
+
+    An operation that several others read is one node.
+    """
+
+    ndim: int
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def rates(self) -> tuple[tuple[Fraction, ...], ...]:
+        """Input pixels per pixel of each node ("jump"), one entry an axis."""
+        found: list[tuple[Fraction, ...]] = []
+        for node in self.nodes:
+            if isinstance(node.op, Input):
+                found.append((Fraction(1),) * self.ndim)
+                continue
+            before = found[node.inputs[0]]
+            for other in node.inputs[1:]:
+                if found[other] != before:
+                    raise ValueError(
+                        f"{node.name or 'merge'}: got inputs of stride {before} and "
+                        f"{found[other]}; takes inputs of equal stride"
+                    )
+            found.append(tuple(b * f for b, f in zip(before, self._factor(node))))
+        return tuple(found)
+
+    def _factor(self, node: Node) -> tuple[Fraction, ...]:
+        if isinstance(node.op, Loop):
+            return tuple(r**node.op.times for r in node.op.graph.rate)
+        step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
+        if step is None:
+            return (Fraction(1),) * self.ndim
+        return tuple(Fraction(1, s) if step.up else Fraction(s) for s in step.stride)
+
+    @property
+    def rate(self) -> tuple[Fraction, ...]:
+        return self.rates[-1]
+
+    @cached_property
+    def resamples(self) -> bool:
+        """True if some operation inside changes the pixel grid."""
+        return any(f != 1 for node in self.nodes[1:] for f in self._factor(node)) or any(
+            node.op.graph.resamples for node in self.nodes if isinstance(node.op, Loop)
+        )
+
+    @cached_property
+    def has_global(self) -> bool:
+        return any(
+            isinstance(node.op, GlobalAvgPool)
+            or (isinstance(node.op, Loop) and node.op.graph.has_global)
+            for node in self.nodes
+        )
+
+    @cached_property
+    def size_rule(self) -> SizeRule:
+        """Output size as (rate, low, high) an axis: rate·n + c with c in [low, high].
+
+        The interval is what rounding in strided layers leaves open.
+        """
+        one = Fraction(1)
+        rules: list[SizeRule] = [((one, Fraction(0), Fraction(0)),) * self.ndim]
+        for node in self.nodes[1:]:
+            inputs = [rules[i] for i in node.inputs]
+            merged = tuple(
+                (r[0][0], max(x[1] for x in r), min(x[2] for x in r)) for r in zip(*inputs)
+            )
+            rules.append(_after(node.op, merged, self.ndim))
+        return rules[-1]
+
+
+def _after(op: Op, rule: SizeRule, ndim: int) -> SizeRule:
+    if isinstance(op, Loop):
+        if not op.graph.resamples:
+            shift = tuple(op.times * r[1] for r in op.graph.size_rule)
+            return tuple((r, lo + d, hi + d) for (r, lo, hi), d in zip(rule, shift))
+        for _ in range(op.times):
+            rule = tuple(
+                (r * f, lo * f + a, hi * f + b)
+                for (r, lo, hi), (f, a, b) in zip(rule, op.graph.size_rule)
+            )
+        return rule
+    step = op.step(ndim) if isinstance(op, Layer) else None
+    if step is None:
+        return rule
+    out = []
+    for axis, (rate, lo, hi) in enumerate(rule):
+        s, pads = step.stride[axis], step.before[axis] + step.after[axis]
+        span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
+        if step.up:
+            c = span + 1 - s - pads
+            out.append((rate * s, lo * s + c, hi * s + c))
+        else:
+            out.append((rate / s, (lo + pads - span) / s, (hi + pads - span - 1) / s + 1))
+    return tuple(out)
+
+
+class Builder:
+    """Collects the nodes of a graph."""
+
+    def __init__(self, ndim: int):
+        self.ndim = ndim
+        self.nodes: list[Node] = [Node(Input(), (), "input")]
+
+    def add(self, op: Op, inputs: tuple[int, ...], name: str = "") -> int:
+        self.nodes.append(Node(op, inputs, name))
+        return len(self.nodes) - 1
+
+    def finish(self, output: int) -> Graph:
+        """The graph of what `output` depends on, with `output` last."""
+        needed = {output}
+        for i in range(len(self.nodes) - 1, -1, -1):
+            if i in needed:
+                needed.update(self.nodes[i].inputs)
+        kept = [i for i in range(output + 1) if i in needed or i == 0]
+        new = {old: i for i, old in enumerate(kept)}
+        nodes = []
+        for i in kept:
+            node, op = self.nodes[i], self.nodes[i].op
+            if isinstance(op, Sum) and op.fork is not None:
+                op = Sum(op.gain, new.get(op.fork))
+            nodes.append(Node(op, tuple(new[j] for j in node.inputs), node.name))
+        return Graph(self.ndim, tuple(nodes))
+
+
+class GraphNetwork(Network):
+    """A network given directly as a graph, as importers make them."""
+
+    def __init__(self, graph: Graph):
+        object.__setattr__(self, "graph", graph)
+
+    def own_axes(self) -> int | None:
+        return self.graph.ndim
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GraphNetwork) and self.graph == other.graph
+
+    def __hash__(self) -> int:
+        return hash(self.graph)
+
+    def __repr__(self) -> str:
+        return f"GraphNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"

@@ -1,0 +1,88 @@
+"""Taps of a spatial operation, exact and separable whenever they can be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from erftheory.network.arguments import Number
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Taps v(a) of a spatial operation.
+
+    Attributes:
+      shape: number of taps an axis.
+      taps: row-major numbers, or None for ones everywhere.
+    """
+
+    shape: tuple[int, ...]
+    taps: tuple[Number, ...] | None = None
+
+    @cached_property
+    def mass(self) -> Number:
+        """Sum of the taps."""
+        return math.prod(self.shape) if self.taps is None else sum(self.exact)
+
+    @cached_property
+    def exact(self) -> tuple[int | Fraction, ...]:
+        """Row-major taps as ints and Fractions; floats are read as the binary rationals they are."""
+        if self.taps is None:
+            return (1,) * math.prod(self.shape)
+        return tuple(Fraction(t) if isinstance(t, float) else t for t in self.taps)
+
+    @cached_property
+    def signed(self) -> bool:
+        return self.taps is not None and any(t < 0 for t in self.taps)
+
+    @cached_property
+    def scale(self) -> int | Fraction:
+        """What a normalised signal divides the taps by: their sum, or Σ|v| if some are negative."""
+        if self.taps is None:
+            return math.prod(self.shape)
+        return sum(map(abs, self.exact))
+
+    def marginal(self, axis: int) -> tuple[int | Fraction, ...]:
+        """Taps summed over the other axes, shape (shape[axis],)."""
+        return _marginals(self)[axis]
+
+    @cached_property
+    def separable(self) -> bool:
+        """True if the taps are an outer product of their marginals (divided by a constant)."""
+        if self.taps is None or len(self.shape) == 1:
+            return True
+        mass = sum(self.exact)
+        if mass == 0:
+            return False
+        outer = _marginals(self)[0]
+        for axis in range(1, len(self.shape)):
+            outer = tuple(a * b for a in outer for b in _marginals(self)[axis])
+        return all(t * mass ** (len(self.shape) - 1) == o for t, o in zip(self.exact, outer))
+
+    def array(self) -> np.ndarray:
+        """Taps as float64, shape `shape`, divided by `scale`."""
+        return np.array([float(t / Fraction(self.scale)) for t in self.exact]).reshape(self.shape)
+
+    def map(self, function) -> Kernel:
+        """The kernel with `function` applied to every tap (ones stay ones if f(1) = 1)."""
+        if self.taps is None and function(1) == 1:
+            return self
+        return Kernel(self.shape, tuple(map(function, self.exact)))
+
+
+@lru_cache(maxsize=4096)
+def _marginals(kernel: Kernel) -> tuple[tuple[int | Fraction, ...], ...]:
+    if kernel.taps is None:
+        total = math.prod(kernel.shape)
+        return tuple((total // k,) * k for k in kernel.shape)
+    array = np.array(kernel.exact, dtype=object).reshape(kernel.shape)
+    axes = range(array.ndim)
+    return tuple(
+        tuple(array.sum(axis=tuple(a for a in axes if a != axis)) if array.ndim > 1 else array)
+        for axis in axes
+    )

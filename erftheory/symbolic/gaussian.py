@@ -1,0 +1,199 @@
+"""Why the signal becomes a Gaussian, and how fast."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import sympy as sp
+
+from erftheory.symbolic.derivation import Derivation, Step
+from erftheory.symbolic.evidence import (
+    SYMBOLIC,
+    SymbolicIdentity,
+    generic_branch,
+    limit_in_depth,
+    series_of_rest,
+)
+from erftheory.symbolic.moments import uniform_variance
+from erftheory.symbolic.names import equation, k, m, n, s, theta, x
+
+_SKEWNESS: Any = sp.Symbol("gamma_1", real=True)  # of one step
+_EXCESS: Any = sp.Symbol("gamma_2", real=True)  # excess kurtosis of one step
+_NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
+
+
+@cache
+def gaussian_limit() -> Derivation:
+    """The standardised sum of n steps tends to the normal law.
+
+    Its characteristic function tends to exp(−s²/2); the first correction is of order 1/√n for
+    a skew kernel and 1/n for a symmetric one, and gives the first terms of Edgeworth's series.
+
+    Source: Luo et al., NIPS 2016, section 2.1 (central limit theorem); the corrections are
+    classical (Edgeworth).
+    """
+    return Derivation(
+        title="The Gaussian limit of the effective receptive field",
+        source="Luo, Li, Urtasun, Zemel, NIPS 2016 (L16), section 2.1; Edgeworth's expansion",
+        steps=(*_uniform(), *_any_kernel(), *_densities()),
+        key="limit",
+    )
+
+
+def _characteristic(argument: Any) -> Any:
+    return sp.sin(k * argument / 2) / (k * sp.sin(argument / 2))
+
+
+def _uniform() -> tuple[Step, ...]:
+    closed = _characteristic(theta)
+    wave = sp.exp(sp.I * theta * (m - (k - 1) / 2)) / k
+    series = -((k**2 - 1) * theta**2) / 24 - (k**4 - 1) * theta**4 / 2880
+    standard = _characteristic(s / sp.sqrt(uniform_variance()))
+    rest = n * (n * sp.log(standard) + s**2 / 2)
+    return (
+        Step(
+            "characteristic function",
+            "One uniform step about its mean",
+            equation(sp.Sum(wave, (m, 0, k - 1)), closed),
+            "The Dirichlet kernel over k; its phase is gone because the step is centred.",
+            SymbolicIdentity("all k and frequencies", _as_powers),
+            SYMBOLIC,
+        ),
+        Step(
+            "logarithm",
+            "Its logarithm near frequency zero",
+            equation(sp.log(closed), series + sp.Order(theta**6)),
+            "The terms are the second and the fourth cumulant of one step; odd ones vanish.",
+            SymbolicIdentity("all k, series", _leave, lambda rest: series_of_rest(rest, theta)),
+            SYMBOLIC,
+        ),
+        Step(
+            "limit",
+            "The standardised sum becomes normal",
+            equation(sp.Limit(standard**n, n, sp.oo), sp.exp(-(s**2) / 2)),
+            "At s over its standard deviation n steps keep the square term; the others fade.",
+            SymbolicIdentity("limit for all k", limit_in_depth),
+            SYMBOLIC,
+        ),
+        Step(
+            "first correction",
+            "The first correction is of order 1/n",
+            equation(sp.Limit(rest, n, sp.oo), -(k**2 + 1) * s**4 / (20 * (k**2 - 1))),
+            "Of n logarithms the fourth-order term is left, 1/24 of the excess kurtosis.",
+            SymbolicIdentity("limit for all k", limit_in_depth),
+            SYMBOLIC,
+        ),
+    )
+
+
+def _any_kernel() -> tuple[Step, ...]:
+    frequency = s / sp.sqrt(n)
+    one_step = (
+        1
+        - frequency**2 / 2
+        - sp.I * _SKEWNESS * frequency**3 / 6
+        + (_EXCESS + 3) * frequency**4 / 24
+    )
+    rest = n * sp.log(one_step) + s**2 / 2
+    lopsided = sp.Rational(4, 5) * sp.exp(-sp.I * theta / 2) + sp.exp(2 * sp.I * theta) / 5
+    example = n * sp.log(lopsided.subs(theta, frequency)) + s**2 / 2
+    limit = SymbolicIdentity("limit for all moments", limit_in_depth)
+    return (
+        Step(
+            "skew kernel",
+            "A skew kernel is corrected at order 1/√n",
+            equation(sp.Limit(sp.sqrt(n) * rest, n, sp.oo), -sp.I * _SKEWNESS * s**3 / 6),
+            "With a standard step, given to its fourth moment, the cubic term fades last.",
+            limit,
+            SYMBOLIC,
+        ),
+        Step(
+            "symmetric kernel",
+            "A symmetric kernel is corrected at order 1/n",
+            equation(sp.Limit((n * rest).subs(_SKEWNESS, 0), n, sp.oo), _EXCESS * s**4 / 24),
+            "Without skewness the order 1/√n is absent and the excess kurtosis leads.",
+            limit,
+            SYMBOLIC,
+        ),
+        Step(
+            "skew example",
+            "A skew kernel in full: weights 4/5 and 1/5",
+            equation(
+                sp.Limit(sp.sqrt(n) * example, n, sp.oo), -sp.I * sp.Rational(3, 2) * s**3 / 6
+            ),
+            "The standard step is -1/2 or 2 and its skewness 3/2; no moment is left out here.",
+            SymbolicIdentity("limit for this kernel", limit_in_depth),
+            SYMBOLIC,
+        ),
+    )
+
+
+def _densities() -> tuple[Step, ...]:
+    integral = SymbolicIdentity("integral over all frequencies", _complete_square)
+    return (
+        Step(
+            "normal density",
+            "Back to offsets: the normal density",
+            equation(_density(1), _NORMAL),
+            "A Gaussian is its own transform; x counts offsets in standard deviations.",
+            integral,
+            SYMBOLIC,
+        ),
+        Step(
+            "skew density",
+            "The correction of the density for skewness",
+            equation(
+                _density(-sp.I * _SKEWNESS * s**3 / 6), _SKEWNESS * (x**3 - 3 * x) * _NORMAL / 6
+            ),
+            "Each factor of the frequency differentiates; this term carries the factor 1/√n.",
+            integral,
+            SYMBOLIC,
+        ),
+        Step(
+            "kurtosis density",
+            "The correction of the density for kurtosis",
+            equation(
+                _density(_EXCESS * s**4 / 24),
+                _EXCESS * (x**4 - 6 * x**2 + 3) * _NORMAL / 24,
+            ),
+            "The leading correction of a symmetric kernel, with the factor 1/n.",
+            integral,
+            SYMBOLIC,
+        ),
+    )
+
+
+def _density(factor: Any) -> Any:
+    wave = factor * sp.exp(-(s**2) / 2) * sp.exp(-sp.I * s * x)
+    return sp.Integral(wave, (s, -sp.oo, sp.oo)) / (2 * sp.pi)
+
+
+def _complete_square(side: Any) -> Any:
+    """Integrals over the real line, moved to s = y − jx.
+
+    The move is allowed for an entire function that dies out along the strip, as every
+    polynomial times exp(−s²/2) does, and it leaves a Gaussian in y without a wave.
+    """
+    moved = sp.Symbol("y", real=True)
+
+    def integrate(integrand: Any, limits: Any) -> Any:
+        if tuple(limits) != (s, -sp.oo, sp.oo):
+            raise ArithmeticError(f"not the real line: {limits}")
+        shifted = sp.expand(integrand * sp.exp(x**2 / 2)).subs(s, moved - sp.I * x)
+        polynomial = sp.expand(sp.powsimp(sp.expand(shifted)))
+        return sp.exp(-(x**2) / 2) * sp.integrate(polynomial, (moved, -sp.oo, sp.oo))
+
+    return side.replace(sp.Integral, integrate)
+
+
+def _leave(side: Any) -> Any:
+    return side
+
+
+def _as_powers(side: Any) -> Any:
+    """Geometric sums evaluated, e^{jθ/2} as one positive name."""
+    root = sp.Symbol("q", positive=True)
+    summed = side.replace(sp.Sum, lambda *args: generic_branch(sp.Sum(*args).doit()))
+    waves = sp.expand(summed.rewrite([sp.sin], sp.exp), power_exp=True)
+    return waves.replace(sp.exp, lambda power: root ** sp.expand(2 * power / (sp.I * theta)))

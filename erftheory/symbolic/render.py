@@ -1,0 +1,141 @@
+"""Derivations as terminal text, Jupyter markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+import sympy as sp
+
+if TYPE_CHECKING:
+    from erftheory.symbolic.derivation import Derivation, Report, Step
+    from erftheory.symbolic.evidence import CheckResult
+
+_WIDTH = 88
+_LATEX_ESCAPES = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "κ": r"$\kappa$",
+    "σ": r"$\sigma$",
+    "ω": r"$\omega$",
+    "√": r"$\surd$",
+    "→": r"$\to$",
+    "≤": r"$\le$",
+    "≠": r"$\ne$",
+    "∞": r"$\infty$",
+    "…": r"\dots{}",
+    "−": "$-$",
+    "²": r"\textsuperscript{2}",
+}
+
+
+def step_text(step: Step, number: int | None = None, result: CheckResult | None = None) -> str:
+    """A step as plain text: title, two-dimensional formula, reason, check."""
+    head = f"{number}. {step.title}" if number is not None else step.title
+    formula = sp.pretty(step.statement, use_unicode=True, wrap_line=False)
+    words = [_wrapped(step.reason), _wrapped(_mark(step, number, result))]
+    return "\n".join([head, "", textwrap.indent(formula, "       "), "", *words])
+
+
+def derivation_text(derivation: Derivation) -> str:
+    """A derivation as plain text."""
+    head = [derivation.title, "=" * len(derivation.title), f"Source: {derivation.source}"]
+    parts = [step_text(step, place, found) for place, step, found in _numbered(derivation)]
+    return "\n\n".join(["\n".join(head), *parts])
+
+
+def report_text(report: Report) -> str:
+    """A report as a text table, one row a step."""
+    width = max(len(step.title) for step, _ in report.entries)
+    rows = [
+        f"{_tick(found)} {step.title:<{width}}  {found.kind}: {found.detail}"
+        for step, found in report.entries
+    ]
+    return "\n".join([f"{report.title}: {_verdict(report)}", *rows])
+
+
+def step_markdown(step: Step, number: int | None = None, result: CheckResult | None = None) -> str:
+    """A step as markdown with a displayed formula."""
+    head = f"**{number}. {step.title}**" if number is not None else f"**{step.title}**"
+    return f"{head}\n\n$${step.to_latex()}$$\n\n{step.reason}\n\n*{_mark(step, number, result)}*"
+
+
+def derivation_markdown(derivation: Derivation) -> str:
+    """A derivation as markdown."""
+    parts = [step_markdown(step, place, found) for place, step, found in _numbered(derivation)]
+    head = f"### {derivation.title}\n\nSource: {derivation.source}"
+    return "\n\n".join([head, *parts])
+
+
+def report_markdown(report: Report) -> str:
+    """A report as a markdown table."""
+    rows = [
+        f"| {_tick(found)} | {step.title} | {found.kind} | {_cell(found.detail)} |"
+        for step, found in report.entries
+    ]
+    head = [f"**{report.title}: {_verdict(report)}**", "", "| | step | kind | what was compared |"]
+    return "\n".join([*head, "|---|---|---|---|", *rows])
+
+
+def derivation_latex(derivation: Derivation) -> str:
+    """A derivation as a standalone LaTeX document."""
+    items = "\n".join(
+        f"\\item \\textbf{{{_escaped(step.title)}}}\n"
+        f"\\[ {step.to_latex()} \\]\n"
+        f"{_escaped(step.reason)} \\emph{{({_escaped(_evidence(step, found))})}}"
+        for _, step, found in _numbered(derivation)
+    )
+    return (
+        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage{amsmath,amssymb}\n"
+        f"\\title{{{_escaped(derivation.title)}}}\n\\author{{{_escaped(derivation.source)}}}\n"
+        "\\date{}\n\\begin{document}\n\\maketitle\n\\begin{enumerate}\n"
+        f"{items}\n\\end{{enumerate}}\n\\end{{document}}\n"
+    )
+
+
+def _mark(step: Step, number: int | None, result: CheckResult | None) -> str:
+    """One line on the check: its mark and kind; for a step on its own how it is checked."""
+    if number is None and result is None:
+        return f"by {step.kind}"
+    sign = "○" if result is None else _tick(result)
+    return f"{sign} {_evidence(step, result)}"
+
+
+def _evidence(step: Step, result: CheckResult | None) -> str:
+    if result is None:
+        return f"{step.kind}, not run yet"
+    state = "checked" if result else "FAILED"
+    return f"{state}, {result.kind}: {result.detail}"
+
+
+def _tick(result: CheckResult) -> str:
+    return "✓" if result else "✗"
+
+
+def _verdict(report: Report) -> str:
+    held = len(report) - len(report.failures)
+    return f"{held} of {len(report)} steps hold"
+
+
+def _numbered(derivation: Derivation) -> list[tuple[int, Step, CheckResult | None]]:
+    report = derivation.report
+    found = [None] * len(derivation) if report is None else [entry[1] for entry in report.entries]
+    return [
+        (place, step, result)
+        for place, (step, result) in enumerate(zip(derivation, found, strict=True), start=1)
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   ")
+
+
+def _escaped(text: str) -> str:
+    pattern = "|".join(map(re.escape, _LATEX_ESCAPES))
+    return re.sub(pattern, lambda found: _LATEX_ESCAPES[found.group()], text)

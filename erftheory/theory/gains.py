@@ -1,0 +1,73 @@
+"""Links: which channel group of a node feeds which group of its reader, with what power.
+
+A node's channels fall into groups that share one law (a concatenation keeps its parts apart,
+because a batch norm divides each by its own deviation). The power of a signal at a link is
+per channel: g²(source channel) = gain · g²(target channel), summed over the taps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from erftheory.network.graph import Graph, Loop
+from erftheory.network.layers import Layer
+
+Weight = int | Fraction | float
+
+
+@dataclass(frozen=True)
+class Link:
+    """Input number `input` of a node, its group `source`, read by the node's group `target`."""
+
+    input: int
+    source: int
+    target: int
+    gain: Weight
+
+
+@dataclass
+class Gains:
+    """Channel counts of the groups of every node, and the links of every node.
+
+    Attributes:
+      channels: for each node, the number of channels of its groups.
+      links: for each node, its links.
+      runs: for a `Loop` node, its iterations as (count, gains inside), output first.
+      transfer: power gain of the whole graph, input group 0 per output group 0.
+    """
+
+    channels: list[tuple[int, ...]] = field(default_factory=list)
+    links: list[tuple[Link, ...]] = field(default_factory=list)
+    runs: dict[int, list[tuple[int, Gains]]] = field(default_factory=dict)
+
+
+def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
+    """One group a node and every tap counted at its own weight: raw paths."""
+    gains = Gains()
+    for index, node in enumerate(graph.nodes):
+        gains.channels.append((1,))
+        gain: Weight = 1
+        if isinstance(node.op, Loop):
+            inner = structural_gains(node.op.graph, signal)
+            gains.runs[index] = [(node.op.times, inner)]
+            gain = transfer(node.op.graph, inner) ** min(node.op.times, 4096)
+        elif isinstance(node.op, Layer):
+            step = node.op.step(graph.ndim)
+            gain = 1 if step is None else step.kernel.scale
+        gains.links.append(tuple(Link(i, 0, 0, gain) for i in range(len(node.inputs))))
+    return gains
+
+
+def transfer(graph: Graph, gains: Gains, start: int = 0, end: int | None = None) -> Weight:
+    """Power that arrives at node `start` (its first group) for 1 per channel at node `end`."""
+    end = len(graph.nodes) - 1 if end is None else end
+    mass: dict[tuple[int, int], Weight] = {(end, g): 1 for g in range(len(gains.channels[end]))}
+    for index in range(end, start, -1):
+        node = graph.nodes[index]
+        for link in gains.links[index]:
+            reader = mass.get((index, link.target))
+            if reader is not None:
+                port = (node.inputs[link.input], link.source)
+                mass[port] = mass.get(port, 0) + link.gain * reader
+    return mass.get((start, 0), 0)

@@ -1,0 +1,352 @@
+"""A network as a random walk: the graph lowered to what every algebra of signals reads.
+
+One output unit is traced back to the input. All nodes share one coordinate, counted in input
+pixels (times `fine` where up-sampling makes finer grids): pixel i of a node with jump j lies at
+j·i. Pulling a signal back through a layer of taps v, stride s, dilation d and padding p is then a
+convolution whose step a lies at j·(d·a − p), j being the jump of the layer's input; up-sampling
+convolves with −a and keeps the coarser grid's points (`restrict`). Where several layers read one
+node the signals add, with weights that make every signal a probability distribution: the ERF is
+the law of a random walk that chooses its reader at each fork and its tap at each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+
+from erftheory.network.base import Network
+from erftheory.network.graph import Graph, Loop
+from erftheory.network.kernel import Kernel
+from erftheory.network.layers import Layer, Step
+from erftheory.theory.gains import Gains, Link, structural_gains
+
+Weight = int | Fraction | float
+SIGNALS = ("variance", "magnitude", "gradient")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A kernel, or a whole walk inside a repetition, to the power `count`."""
+
+    kernel: Kernel | Walk
+    spacing: tuple[int, ...]
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Signal of vertex `source` convolved with all factors, shifted, kept on `restrict`·Z.
+
+    `transposed` factors (up-sampling) are folded into `factors` by reversing their kernels.
+    """
+
+    source: int
+    weight: Weight
+    factors: tuple[Factor, ...]
+    shift: tuple[int, ...]
+    restrict: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Vertices from the output unit (0) back to the input (last); each lists its edges.
+
+    Attributes:
+      ndim: number of axes.
+      fine: lattice points per input pixel, one entry an axis.
+      jump: lattice points per output pixel.
+      vertices: the edges that arrive at each vertex; the first vertex has none.
+    """
+
+    ndim: int
+    fine: tuple[int, ...]
+    jump: tuple[int, ...]
+    vertices: tuple[tuple[Edge, ...], ...]
+
+    @cached_property
+    def factors(self) -> tuple[Factor, ...]:
+        return tuple(f for edges in self.vertices for e in edges for f in e.factors)
+
+    @cached_property
+    def separable(self) -> bool:
+        """True if the d-dimensional signal is the product of its marginals."""
+        return all(len(edges) <= 1 for edges in self.vertices) and all(
+            f.kernel.separable for f in self.factors
+        )
+
+    @cached_property
+    def signed(self) -> bool:
+        return any(f.kernel.signed for f in self.factors)
+
+    @cached_property
+    def restricted(self) -> bool:
+        """True if up-sampling makes the signal depend on the output's phase."""
+        return any(e.restrict for edges in self.vertices for e in edges)
+
+    @cached_property
+    def lattice(self) -> tuple[int, ...]:
+        """Common multiple of all `restrict` grids: what a transform's length must divide by."""
+        grids = [e.restrict for edges in self.vertices for e in edges if e.restrict]
+        return tuple(lcm(f, *(g[axis] for g in grids)) for axis, f in enumerate(self.fine))
+
+    @cached_property
+    def phases(self) -> tuple[int, ...]:
+        """Number of output units, one axis after the other, that see differently."""
+        return tuple(lcm(j, m) // j for j, m in zip(self.jump, self.lattice))
+
+    def axis(self, axis: int) -> Walk:
+        """The walk of one coordinate alone (legal without up-sampling: the others sum out)."""
+        return _project(self, axis)
+
+
+def _project(walk: Walk, axis: int) -> Walk:
+    def factor(f: Factor) -> Factor:
+        if isinstance(f.kernel, Walk):
+            return Factor(_project(f.kernel, axis), (1,), f.count)
+        kernel, taps = f.kernel, None
+        if kernel.taps is not None:
+            taps = kernel.marginal(axis)
+        return Factor(Kernel((kernel.shape[axis],), taps), (f.spacing[axis],), f.count)
+
+    def edge(e: Edge) -> Edge:
+        return Edge(
+            e.source,
+            e.weight,
+            merge_factors(map(factor, e.factors)),
+            (e.shift[axis],),
+            e.restrict and (e.restrict[axis],),
+        )
+
+    vertices = tuple(tuple(map(edge, edges)) for edges in walk.vertices)
+    return Walk(1, (walk.fine[axis],), (walk.jump[axis],), vertices)
+
+
+def merge_factors(factors: Iterable[Factor]) -> tuple[Factor, ...]:
+    """Equal kernels at equal spacing become one factor; single taps vanish."""
+    counts: dict[tuple[Kernel | Walk, tuple[int, ...]], int] = {}
+    for f in factors:
+        if isinstance(f.kernel, Kernel) and max(f.kernel.shape) == 1:
+            continue
+        key = (f.kernel, f.spacing)
+        counts[key] = counts.get(key, 0) + f.count
+    return tuple(Factor(k, s, n) for (k, s), n in counts.items())
+
+
+def build(network: Network, signal: str = "variance", gains: Gains | None = None) -> Walk:
+    """The walk of a network.
+
+    Args:
+      signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
+      gains: power gain of every link, from the forward pass; None counts raw paths.
+
+    Raises:
+      ValueError: a global operation, whose receptive field has no end.
+    """
+    graph = network.graph
+    if graph.has_global:
+        raise ValueError(
+            "network: got a global operation (its receptive field is unbounded); takes a network "
+            "up to its last feature map, see until()"
+        )
+    if gains is None:
+        gains = structural_gains(graph, signal)
+    fine = tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
+    return _Lowering(graph, fine, signal, gains).walk()
+
+
+Port = tuple[int, int]  # (node, channel group)
+
+
+@dataclass
+class _Raw:
+    """An edge before normalisation: from the reader's port back to a node's port."""
+
+    reader: Port
+    gain: Weight
+    factors: tuple[Factor, ...]
+    shift: tuple[int, ...]
+    restrict: tuple[int, ...] | None
+    kind: str  # "plain" (no spatial action), "random", "fixed"
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains):
+        self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
+        self.ndim = graph.ndim
+        self.still = (0,) * self.ndim
+
+    def walk(self) -> Walk:
+        raw = self._edges()
+        if self.signal != "gradient":
+            from erftheory.theory.fixed import square_fixed
+
+            raw = square_fixed(raw, self._order(raw), self._outputs())
+        vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs())
+        vertices = _contract(vertices, self.still)
+        jump = tuple(int(r * f) for r, f in zip(self.graph.rate, self.fine))
+        return Walk(self.ndim, self.fine, jump, vertices)
+
+    def _outputs(self) -> list[tuple[Port, Weight]]:
+        last = len(self.graph.nodes) - 1
+        return [((last, g), c) for g, c in enumerate(self.gains.channels[last])]
+
+    def _inputs(self) -> list[tuple[Port, Weight]]:
+        return [((0, g), c) for g, c in enumerate(self.gains.channels[0])]
+
+    def _order(self, raw: dict[Port, list[_Raw]]) -> list[Port]:
+        outputs = [p for p, _ in self._outputs()]
+        return sorted(set(raw) | set(outputs), key=lambda p: (-p[0], p[1]))
+
+    def _edges(self) -> dict[Port, list[_Raw]]:
+        """All links of the graph as raw edges, by the port they arrive at."""
+        raw: dict[Port, list[_Raw]] = {}
+        for index in range(len(self.graph.nodes) - 1, 0, -1):
+            node = self.graph.nodes[index]
+            for link in self.gains.links[index]:
+                arrive = (node.inputs[link.input], link.source)
+                raw.setdefault(arrive, []).append(self._edge(index, link))
+        return raw
+
+    def _edge(self, index: int, link: Link) -> _Raw:
+        node = self.graph.nodes[index]
+        reader = (index, link.target)
+        frame = tuple(
+            int(r * f) for r, f in zip(self.graph.rates[node.inputs[link.input]], self.fine)
+        )
+        if isinstance(node.op, Loop):
+            factors = tuple(
+                Factor(
+                    _Lowering(node.op.graph, frame, self.signal, inner).walk(),
+                    (1,) * self.ndim,
+                    count,
+                )
+                for count, inner in self.gains.runs[index]
+            )
+            return _Raw(reader, link.gain, factors, self.still, None, "random")
+        step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
+        if step is None:
+            return _Raw(reader, link.gain, (), self.still, None, "plain")
+        return self._step_edge(reader, link.gain, step, frame, index)
+
+    def _step_edge(
+        self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int
+    ) -> _Raw:
+        kernel, restrict = step.kernel, None
+        if step.up:
+            # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
+            out = tuple(int(r * f) for r, f in zip(self.graph.rates[index], self.fine))
+            spacing = tuple(d * j for d, j in zip(step.dilation, out))
+            shift = tuple(
+                j * (p - d * (k - 1))
+                for j, p, d, k in zip(out, step.before, step.dilation, kernel.shape)
+            )
+            kernel = Kernel(kernel.shape, kernel.taps and tuple(reversed(kernel.taps)))
+            restrict = frame if any(s > 1 for s in step.stride) else None
+        else:
+            spacing = tuple(d * j for d, j in zip(step.dilation, frame))
+            shift = tuple(-p * j for p, j in zip(step.before, frame))
+        if self.signal == "variance" and step.kind == "random" and kernel.signed:
+            raise ValueError(
+                "taps: got a negative tap in the variance signal; takes variances >= 0 there "
+                '(signed weights belong to signal="gradient")'
+            )
+        kind = "fixed" if step.kind == "fixed" else "random"
+        factor = (Factor(kernel, spacing),)
+        return _Raw(reader, gain, factor, shift, restrict, kind)
+
+
+def _normalise(
+    raw: dict[Port, list[_Raw]],
+    order: list[Port],
+    outputs: list[tuple[Port, Weight]],
+    inputs: list[tuple[Port, Weight]],
+) -> list[list[Edge]]:
+    """Scale every signal to mass 1; ports whose mixtures agree share one vertex.
+
+    With M the mass of each port, g/M obeys the same recursion with weights gain·M(reader)/M, so
+    the scales of a deep net never overflow and the weights at a fork are probabilities.
+    """
+    vertices: list[list[Edge]] = [[]]
+    known: dict[object, int] = {}
+    place: dict[Port, int] = {}
+    mass: dict[Port, Weight] = {port: 1 for port, _ in outputs}
+    start = set(mass)
+    for port in order:
+        edges = raw.get(port, [])
+        arrivals = [(e.gain * mass[e.reader], place[e.reader], e) for e in edges]
+        if port in start:
+            arrivals.append((1, 0, _Raw(port, 1, (), (), None, "plain")))
+        if not arrivals:
+            continue
+        total = sum(a[0] for a in arrivals)
+        mass[port] = total
+        merged: dict[object, Weight] = {}
+        for part, source, e in arrivals:
+            key = (source, e.factors, e.shift, e.restrict)
+            merged[key] = merged.get(key, 0) + (part / total if len(arrivals) > 1 else 1)
+        place[port] = _vertex(merged, vertices, known)
+    parts = [(c, p) for p, c in inputs if p in mass]
+    whole = sum(c * mass[p] for c, p in parts)
+    if len({place[p] for _, p in parts}) > 1:
+        still = (0,) * len(next(e.shift for v in vertices for e in v))
+        merged = {}
+        for c, p in parts:
+            key = (place[p], (), still, None)
+            merged[key] = merged.get(key, 0) + c * mass[p] / whole
+        _vertex(merged, vertices, known)
+        return vertices
+    last = place[parts[0][1]]
+    return vertices[: last + 1]
+
+
+def _vertex(merged: dict, vertices: list[list[Edge]], known: dict[object, int]) -> int:
+    if len(merged) == 1:
+        (source, factors, shift, restrict), _ = next(iter(merged.items()))
+        if not factors and not any(shift) and restrict is None:
+            return source  # nothing happened: the same vertex
+        merged = {(source, factors, shift, restrict): 1}
+    # mixtures that agree to 12 digits are one: rounding must not split what theory shares
+    key = tuple(
+        (k, w if isinstance(w, (int, Fraction)) else float(f"{w:.12e}")) for k, w in merged.items()
+    )
+    if key not in known:
+        vertices.append([Edge(k[0], w, k[1], k[2], k[3]) for k, w in merged.items()])
+        known[key] = len(vertices) - 1
+    return known[key]
+
+
+def _contract(vertices: list[list[Edge]], still: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
+    """Join unforked runs: a vertex of one unrestricted edge that one edge reads disappears."""
+    readers = [0] * len(vertices)
+    for edges in vertices:
+        for e in edges:
+            readers[e.source] += 1
+    new: list[list[Edge]] = [[]]
+    place = {0: 0}
+    joined: dict[int, Edge] = {}
+    for v, edges in enumerate(vertices[1:], start=1):
+        row = []
+        for e in edges:
+            shift = e.shift or still
+            before = joined.get(e.source)
+            if before is None:
+                row.append(Edge(place[e.source], e.weight, e.factors, shift, e.restrict))
+            else:
+                shift = tuple(a + b for a, b in zip(before.shift, shift))
+                factors = before.factors + e.factors
+                row.append(Edge(before.source, e.weight, factors, shift, e.restrict))
+        last = v == len(vertices) - 1
+        if len(row) == 1 and row[0].restrict is None and readers[v] == 1 and not last:
+            joined[v] = row[0]
+        else:
+            new.append(row)
+            place[v] = len(new) - 1
+    return tuple(
+        tuple(
+            Edge(e.source, e.weight, merge_factors(e.factors), e.shift, e.restrict) for e in row
+        )
+        for row in new
+    )
