@@ -96,22 +96,13 @@ class ERF:
 
     def __init__(
         self,
-        *,
-        offset: tuple[int, ...],
-        signal: Signal,
-        method: str,
-        error: ErrorBound,
-        marginals: Sequence[Any] | None = None,
-        map: Any | Callable[[], Any] | None = None,
-        receptive_field: Any = None,
-        holes: Any | Callable[[], Any] | None = None,
-        log_map: Any | Callable[[], Any] | None = None,
-        covariance: Any = None,
-        stderr: Any = None,
-        std_stderr: tuple[float, ...] | None = None,
-        samples: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
+        *, offset: tuple[int, ...], signal: Signal, method: str, error: ErrorBound,
+        marginals: Sequence[Any] | None = None, map: Any | Callable[[], Any] | None = None,
+        receptive_field: Any = None, holes: Any | Callable[[], Any] | None = None,
+        log_map: Any | Callable[[], Any] | None = None, covariance: Any = None,
+        stderr: Any = None, std_stderr: tuple[float, ...] | None = None,
+        samples: int | None = None, metadata: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Marginals and map are copied and divided by their sum.
 
         offset: input index of the map's first pixel, one int an axis.
@@ -213,13 +204,10 @@ class ERF:
         holes = self._holes() if callable(self._holes) else self._holes
         if holes is None:
             return None
-        if isinstance(holes, tuple):
-            holes = tuple(np.asarray(side, dtype=bool) for side in holes)
-            self._expect("holes", tuple(map(len, holes)), self.shape)
-            return holes
-        holes = np.asarray(holes, dtype=bool)
-        self._expect("holes", holes.shape, self.shape)
-        return holes
+        parts = holes if isinstance(holes, tuple) else (holes,)
+        parts = tuple(np.asarray(part, dtype=bool) for part in parts)
+        self._expect("holes", tuple(n for part in parts for n in part.shape), self.shape)
+        return parts if isinstance(holes, tuple) else parts[0]
 
     @cached_property
     def holes(self) -> np.ndarray | None:
@@ -254,9 +242,10 @@ class ERF:
     @cached_property
     def std(self) -> tuple[float, ...]:
         """Standard deviation per axis in pixels; NaN where a signed variance is negative."""
-        given = self._covariance
-        sides = self.marginals if given is None else ()
-        spread = [measures.variance(m) for m in sides] if given is None else given.diagonal()
+        if self._covariance is None:
+            spread = [measures.variance(side) for side in self.marginals]
+        else:
+            spread = self._covariance.diagonal().tolist()
         return tuple(math.sqrt(v) if v >= 0 else math.nan for v in spread)
 
     @cached_property
@@ -404,7 +393,8 @@ class ERF:
         header = json.loads(str(arrays.pop("header")))
         if header.pop("format") != _FORMAT:
             raise ValueError
-        record, state = (made := cls.__new__(cls)), made.__dict__
+        record = cls.__new__(cls)
+        state = record.__dict__
         state.update(dict.fromkeys(["_map", "_log", "_holes", "stderr", "_covariance"]), **header)
         field, std_stderr = header["receptive_field"], header["std_stderr"]
         state["offset"] = _offset(tuple(header["offset"]))
@@ -415,7 +405,7 @@ class ERF:
         for key, array in arrays.items():
             array.flags.writeable = False
             name, _, axis = key.partition(".")
-            state[name] = (*state.get(name, ()), array) if axis else array
+            state[name] = (*(state.get(name) or ()), array) if axis else array
         if record.ndim != len(record.shape):
             raise ValueError
         return record

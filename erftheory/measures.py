@@ -3,17 +3,16 @@
 Every function takes the map `signal` in one of two forms:
 
 - an array `map (n0, n1, …)`, one axis for each spatial axis of the input;
-- a *tuple* of marginals `(n0,), (n1,), …`, standing for their outer product. The product is
-  never built where an answer can be had without it.
+- a *tuple* of marginals `(n0,), (n1,), …` whose outer product, seldom built, is the map.
 
-Lengths are in input pixels and indices count from the map's first pixel. Second moments are
-variances, not deviations, and say so in their name. Signed maps are legal: moments are then the
-signed ones, while sizes, radii and areas are those of |map|. A share of mass is reached at
-`SHARE_TOLERANCE` below it, so that an exact tie does not hang on rounding.
+Lengths are in input pixels, indices count from the map's first pixel, second moments are variances.
+Signed maps are legal: their moments are signed, their sizes, radii and areas are those of |map|.
+A share of mass is reached at `SHARE_TOLERANCE` below it, so that a tie does not hang on rounding.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,10 +27,8 @@ Map: TypeAlias = np.ndarray | tuple[np.ndarray, ...]
 MAX_PIXELS = 2**27
 SIZE_THRESHOLD = 1 - 0.9545
 SHARE_TOLERANCE = 1e-12
-# The lattice sum of a Gaussian differs from its integral by 2·exp(−2π²σ²): 1e−19 at σ = 1.5.
-_SMOOTH_VARIANCE = 1.5**2
-# Mass of a Gaussian outside this many deviations: 2e−19.
-_GAUSSIAN_REACH = 9.0
+_SMOOTH_VARIANCE = 1.5**2  # a Gaussian's lattice sum is its integral to 2·exp(−2π²σ²) = 1e−19
+_GAUSSIAN_REACH = 9.0  # deviations; 2e−19 of the mass lies beyond
 _CROP_ABOVE = 2**24
 _TAIL = 1e-17
 
@@ -77,18 +74,11 @@ def marginals(signal: Map) -> tuple[np.ndarray, ...]:
 
 
 def magnitude(signal: Map) -> Map:
-    """The magnitude signal √map, normalised to sum 1, in the form that came in.
-
-    The root of an outer product is the outer product of the roots. Source: L16, theory section 1.
-    ValueError where the map is negative.
-    """
+    """√map, normalised to sum 1, in the form that came in; ValueError where map is negative."""
     if min(factor.min() for factor in _factors(signal)) < 0:
         raise ValueError("signal: got negative entries, takes a map that is nowhere negative")
     roots = tuple(np.sqrt(f) / np.sqrt(f).sum() for f in _factors(signal))
     return roots if isinstance(signal, tuple) else roots[0]
-
-
-# Moments
 
 
 def mean(marginal: np.ndarray) -> float:
@@ -120,11 +110,9 @@ def covariance(signal: Map) -> np.ndarray:
     if isinstance(signal, tuple):
         return result
     steps = [np.arange(len(side)) - mean(side) for side in sides]
-    values = np.asarray(signal, dtype=np.float64)
-    for a in range(values.ndim):
-        for b in range(a + 1, values.ndim):
-            plane = values.sum(axis=tuple(c for c in range(values.ndim) if c not in (a, b)))
-            result[a, b] = result[b, a] = steps[a] @ plane @ steps[b] / plane.sum()
+    for a, b in itertools.combinations(range(signal.ndim), 2):
+        plane = signal.sum(axis=tuple(c for c in range(signal.ndim) if c not in (a, b)))
+        result[a, b] = result[b, a] = steps[a] @ plane @ steps[b] / plane.sum()
     return result
 
 
@@ -133,22 +121,18 @@ def peak(signal: Map) -> float:
     return float(reduce(lambda a, b: a * b, (np.abs(f).max() for f in _factors(signal))))
 
 
-# Sizes
-
-
 def size(signal: Map, threshold: float = SIZE_THRESHOLD) -> float:
     """Side in pixels of the square with as many pixels as the map has above `threshold` × peak.
 
-    count^(1/ndim) with count = #{|map| > threshold · max|map|}. Source: L16, who compare with the
-    centre value. On their maps the centre is the peak; on a skewed map, or one with a hole in the
-    middle, the centre value is lower and would count pixels that matter little, so the peak is the
-    reference. A Gaussian gives 4.406 std in 2-D. ValueError for a threshold outside (0, 1).
+    count^(1/ndim) with count = #{|map| > threshold · max|map|}; 4.406 std for a Gaussian in 2-D.
+    Source: L16, who compare with the centre value. On their maps the centre is the peak; on a
+    skewed map, or one with a hole in the middle, the centre is lower and would let in pixels that
+    matter little, so the peak is the reference. ValueError for a threshold outside (0, 1).
     """
     threshold = check_share("threshold", threshold)
     factors = [np.abs(factor) for factor in _factors(signal)]
     whole, floor = peak(signal), threshold * peak(signal)
-    # Entries that stay below the floor even at the peak of the other axes: dropped, with a slack
-    # that leaves ties to the exact comparison below.
+    # Drops what is below the floor at the other axes' peak; the slack leaves ties to the count.
     kept = [f[f * (whole / f.max()) > floor * (1 - 1e-12)].ravel() for f in factors]
     *head, last = kept
     if head:
@@ -162,8 +146,7 @@ def size(signal: Map, threshold: float = SIZE_THRESHOLD) -> float:
 def _count_products(left: np.ndarray, right: np.ndarray, floor: float) -> int:
     """#{(i, j): left[i]·right[j] > floor} for non-negative `left` and sorted `right`.
 
-    Bisection with the comparison itself: rounding is monotone, so the count is the one that the
-    built map gives, ties included.
+    Bisects on the comparison itself: rounding is monotone, so ties fall as in the built map.
     """
     low = np.zeros(len(left), dtype=np.int64)
     high = np.full(len(left), len(right))
@@ -179,8 +162,8 @@ def _count_products(left: np.ndarray, right: np.ndarray, floor: float) -> int:
 def mass_radius(signal: Map, share: float) -> float:
     """Radius in pixels of the smallest disc that holds `share` of the mass.
 
-    A disc (segment, ball) about the centre of mass of |map|, Euclidean, closed; it holds a pixel
-    if it holds its centre. Marginals cost one sort of the smaller axes and about 60 sums over the
+    A closed disc (segment, ball) about the centre of mass of |map|, which holds the pixels whose
+    centres it holds. Marginals cost one sort over the smaller axes and some 60 sums over the
     largest. ValueError for a share outside (0, 1).
     """
     share = check_share("t", share)
@@ -200,9 +183,8 @@ def mass_radius(signal: Map, share: float) -> float:
         inside = np.searchsorted(near, middle - far, side="right")
         low, high = (low, middle) if far_mass @ held[inside] >= target else (middle, high)
     inside = np.searchsorted(near, high - far, side="right")
-    reached = inside > 0
     # The bisection ends within one rounding of a pixel: give that pixel's distance.
-    return math.sqrt(float((near[inside[reached] - 1] + far[reached]).max()))
+    return math.sqrt(float((near[inside - 1] + far)[inside > 0].max()))
 
 
 def _distances(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,9 +196,8 @@ def _distances(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def square_sides(signal: Map, center: Sequence[int], share: float) -> tuple[int, ...]:
     """Sides in pixels, one an axis, of the smallest square that holds `share` of the mass.
 
-    The square has side 2h + 1 about the pixel `center` and is cut at the map's edges, which makes
-    it a rectangle where the map is narrower. ValueError for a share outside (0, 1). Source: D22
-    (RepLKNet's analysis of ERFs), without the scale-dependent logarithm of their script.
+    It has side 2h + 1 about the pixel `center` and is cut at the map's edges to a rectangle.
+    ValueError for a share outside (0, 1). Source: D22 (RepLKNet), without their script's logarithm.
     """
     share = check_share("t", share)
     curves, first = [], 0
@@ -233,9 +214,6 @@ def square_sides(signal: Map, center: Sequence[int], share: float) -> tuple[int,
     return tuple(min(c + half, n - 1) - max(c - half, 0) + 1 for n, c in spans)
 
 
-# Distances: both maps on one grid, normalised
-
-
 def total_variation(p: Map, q: Map) -> float:
     """½ Σ|p − q|; 0 to 1 for distributions."""
     return sum(float(np.abs(gap).sum()) for gap in _differences(p, q, _crop(p, q))) / 2
@@ -244,28 +222,22 @@ def total_variation(p: Map, q: Map) -> float:
 def kolmogorov(p: Map, q: Map) -> float:
     """max over pixels x of |P(≤ x) − Q(≤ x)|, with ≤ on every axis (lower orthants).
 
-    In 1-D the Kolmogorov–Smirnov distance. In more axes it depends on their direction: reversing
-    an axis gives another distance.
+    Kolmogorov–Smirnov in 1-D; in more axes reversing one gives another distance.
     """
-    blocks = _differences(_cumulated(p), _cumulated(q), _crop(p, q))
-    return max(float(np.abs(gap).max()) for gap in blocks)
-
-
-def _cumulated(signal: Map) -> Map:
-    if isinstance(signal, tuple):
-        return tuple(np.cumsum(side) for side in signal)
-    return reduce(lambda values, axis: np.cumsum(values, axis=axis), range(signal.ndim), signal)
+    below, other = (
+        tuple(map(np.cumsum, s)) if isinstance(s, tuple) else reduce(np.cumsum, range(s.ndim), s)
+        for s in (p, q)
+    )
+    return max(float(np.abs(gap).max()) for gap in _differences(below, other, _crop(p, q)))
 
 
 def kullback_leibler(p: Map, q: Map, log_p: Map, log_q: Map) -> float:
     """Σ p·(log p − log q) in nats, ∞ where p has mass and q none.
 
-    The logs are arguments because a tail may underflow in q while its logarithm is known.
-    ValueError where p or q is negative beyond rounding.
+    A tail may underflow in q while its log is known. ValueError where p or q is negative.
     """
-    for values in (*_factors(p), *_factors(q)):
-        if values.min() < -1e-9 * np.abs(values).max():
-            raise ValueError("kind: 'kullback_leibler' takes maps that are nowhere negative")
+    if any(v.min() < -1e-9 * np.abs(v).max() for v in (*_factors(p), *_factors(q))):
+        raise ValueError("kind: 'kullback_leibler' takes maps that are nowhere negative")
     if all(isinstance(part, tuple) for part in (p, q, log_p, log_q)):
         return sum(map(_relative_entropy, p, log_p, log_q))
     return _relative_entropy(build(p), build(log_p, np.add), build(log_q, np.add))
@@ -282,8 +254,7 @@ def _crop(p: Map, q: Map) -> tuple[slice, ...]:
     small = math.prod(_shape(p)) <= _CROP_ABOVE
     for a, b in zip(marginals(p), marginals(q), strict=True):
         both = np.abs(a) + np.abs(b)
-        held = (np.cumsum(both) > _TAIL) & (np.cumsum(both[::-1])[::-1] > _TAIL)
-        kept = np.flatnonzero(held)
+        kept = np.flatnonzero(np.minimum(both.cumsum(), both[::-1].cumsum()[::-1]) > _TAIL)
         window.append(slice(None) if small else slice(int(kept[0]), int(kept[-1]) + 1))
     return tuple(window)
 
@@ -317,30 +288,24 @@ def union(*windows: tuple[tuple[int, ...], tuple[int, ...]]):
 
 def pad(signal: Map, offset, first, shape, fill: float = 0.0) -> Map:
     """The map, whose first pixel has index `offset`, on the window `first`, `shape` around it."""
-    parts, axis = [], 0
+    axes = zip(offset, first, shape, _shape(signal), strict=True)
+    gaps = [(o - f, f + total - o - n) for o, f, total, n in axes]
+    parts = []
     for factor in _factors(signal):
-        widths = []
-        for n in factor.shape:
-            before = offset[axis] - first[axis]
-            widths.append((before, shape[axis] - n - before))
-            axis += 1
-        check_pixels(math.prod(n + sum(w) for n, w in zip(factor.shape, widths)), "distance")
-        parts.append(np.pad(factor, widths, constant_values=fill))
+        own, gaps = gaps[: factor.ndim], gaps[factor.ndim :]
+        check_pixels(math.prod(n + sum(w) for n, w in zip(factor.shape, own)), "distance")
+        parts.append(np.pad(factor, own, constant_values=fill))
     return tuple(parts) if isinstance(signal, tuple) else parts[0]
-
-
-# The Gaussian of the same mean and covariance
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianFit:
     """The Gaussian with an ERF's mean and covariance, and how well it fits.
 
-    `mean` in input pixels, `std` in pixels, `covariance` `(ndim, ndim)` in pixels². The Gaussian is
-    discretised by its density at the pixel centres, normalised over all pixels of the plane; so it
-    keeps the variance (integrals over pixels would add 1/12). `total_variation` is its distance to
-    the map, `peak_ratio` the map's peak over the Gaussian's, `r_squared` the share of the map's
-    variation over its own pixels that the Gaussian explains.
+    `mean` and `std` in input pixels, `covariance` `(ndim, ndim)` in pixels². Discretised by the
+    density at pixel centres, normalised over the plane, it keeps the variance (integrals over
+    pixels would add 1/12). `peak_ratio` is the map's peak over the Gaussian's, `r_squared` the
+    share of the map's variation over its own pixels that the Gaussian explains.
     """
 
     mean: tuple[float, ...]
@@ -367,9 +332,8 @@ class GaussianFit:
 
     def windowed(self, first: tuple[int, ...], shape: tuple[int, ...], log: bool = False) -> Map:
         """The discretised Gaussian on a window: marginals if its axes are uncorrelated."""
-        scale = np.outer(self.std, self.std)
         crossed = self.covariance - np.diag(np.diag(self.covariance))
-        if (np.abs(crossed) <= 1e-12 * scale).all():
+        if (np.abs(crossed) <= 1e-12 * np.outer(self.std, self.std)).all():
             axes = zip(first, shape, self.mean, np.diag(self.covariance), strict=True)
             logs = tuple(_gaussian_log_marginal(*axis) for axis in axes)
             return logs if log else tuple(map(np.exp, logs))
@@ -403,10 +367,7 @@ def _gaussian_log_marginal(first: int, n: int, centre: float, spread: float) -> 
 
 
 def gaussian_fit(signal: Map, offset: tuple[int, ...], centre, spread: np.ndarray) -> GaussianFit:
-    """Compare a map at `offset` with the Gaussian of mean `centre` and covariance `spread`.
-
-    ValueError where a variance is negative (signed maps).
-    """
+    """The Gaussian of mean `centre`, covariance `spread`; ValueError for a negative variance."""
     variances = np.diag(spread)
     if not (variances >= 0).all():
         raise ValueError(f"variance: got {variances.tolist()}, a Gaussian takes one that is >= 0")
@@ -428,12 +389,11 @@ def _r_squared(signal: Map, model: Map) -> float:
     if not (isinstance(signal, tuple) and isinstance(model, tuple)):
         signal, model = build(signal), build(model)
     left, right = _factors(signal), _factors(model)
-
-    def inner(a, b):
-        return math.prod(float(np.vdot(x, y)) for x, y in zip(a, b, strict=True))
-
-    square = inner(left, left)
-    residual = square - 2 * inner(left, right) + inner(right, right)
+    square, cross, other = (
+        math.prod(float(np.vdot(x, y)) for x, y in zip(a, b, strict=True))
+        for a, b in ((left, left), (left, right), (right, right))
+    )
+    residual = square - 2 * cross + other
     total = square - math.prod(float(f.sum()) for f in left) ** 2 / math.prod(_shape(signal))
     if total <= 1e-15 * square:
         return math.nan

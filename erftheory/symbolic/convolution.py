@@ -269,10 +269,13 @@ def _mean_as_coefficient(side: Any) -> Any:
     def integrate(integrand: Any, limits: Any) -> Any:
         if tuple(limits) != (omega, -sp.pi, sp.pi):
             raise ArithmeticError(f"not one period: {limits}")
-        spread: Any = sp.expand(_to_phase(integrand))
-        return 2 * sp.pi * spread.coeff(_PHASE, 0)
+        return 2 * sp.pi * _constant(sp.expand(_to_phase(integrand)))
 
     return side.replace(sp.Integral, integrate)
+
+
+def _constant(series: Any) -> Any:
+    return series.coeff(_PHASE, 0)
 
 
 def _listed_cases() -> tuple[dict[Any, Any], ...]:

@@ -1,0 +1,83 @@
+"""Effective receptive fields of convolutional networks: derive, compute, measure, verify.
+
+Importing this package changes no JAX setting and starts no device.
+"""
+
+from importlib import import_module as _import
+from typing import TYPE_CHECKING
+
+from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
+from erftheory.network.base import Network
+from erftheory.network.layers import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dropout,
+    GlobalAvgPool,
+    MaxPool,
+    Upsample,
+)
+
+if TYPE_CHECKING:
+    from erftheory import derive, zoo
+    from erftheory.empirical import enumerated, probe_receptive_field, sample
+    from erftheory.erf import ERF
+    from erftheory.theory.counting import counting
+    from erftheory.theory.exact import exact
+    from erftheory.theory.interval import receptive_field
+    from erftheory.theory.moments import moments
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "derive": "erftheory.derive",
+    "zoo": "erftheory.zoo",
+    "ERF": "erftheory.erf",
+    "counting": "erftheory.theory.counting",
+    "exact": "erftheory.theory.exact",
+    "receptive_field": "erftheory.theory.interval",
+    "moments": "erftheory.theory.moments",
+    "sample": "erftheory.empirical",
+    "enumerated": "erftheory.empirical",
+    "probe_receptive_field": "erftheory.empirical",
+}
+
+__all__ = [
+    "Activation",
+    "AvgPool",
+    "BatchNorm",
+    "Branches",
+    "Chain",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "ERF",
+    "GlobalAvgPool",
+    "MaxPool",
+    "Named",
+    "Network",
+    "Repeat",
+    "Residual",
+    "Upsample",
+    "counting",
+    "derive",
+    "enumerated",
+    "exact",
+    "moments",
+    "probe_receptive_field",
+    "receptive_field",
+    "sample",
+    "zoo",
+]
+
+
+def __getattr__(name: str):
+    # JAX and SymPy take most of a second to import: only who uses them waits for them
+    if name not in _LAZY:
+        raise AttributeError(f"module 'erftheory' has no attribute {name!r}")
+    module = _import(_LAZY[name])
+    value = module if name in ("derive", "zoo") else getattr(module, name)
+    globals()[name] = value
+    return value

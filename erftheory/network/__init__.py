@@ -1,0 +1,1 @@
+"""What a network is: layers, composition, and the graph behind them."""

@@ -1,0 +1,1 @@
+"""The reverse pass and its algebras: readings of one network description."""

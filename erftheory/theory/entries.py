@@ -1,0 +1,65 @@
+"""Kernels as flat tables of taps: what the JAX engines read, so that depth and taps are data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+
+from erftheory.network.kernel import Kernel
+
+CHUNK = 32  # taps a compiled call reads; longer kernels take several calls
+
+
+@dataclass(frozen=True)
+class Table:
+    """Up to CHUNK taps of one or more kernels.
+
+    Attributes:
+      weight: (CHUNK,) taps, normalised.
+      position: (CHUNK, ndim) lattice points (twice their distance from the centre, if centred).
+      count: (CHUNK,) 0, or after a kernel's last tap the power of that kernel.
+      excess: (CHUNK,) the kernel's mass minus 1, beside its count.
+      used: number of rows in use.
+    """
+
+    weight: np.ndarray
+    position: np.ndarray
+    count: np.ndarray
+    excess: np.ndarray
+    used: int
+
+
+def normalised(kernel: Kernel) -> list[Fraction]:
+    return [Fraction(v) / kernel.scale for v in kernel.exact]
+
+
+def positions(kernel: Kernel, spacing: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Lattice points of the taps, row-major."""
+    return [
+        tuple(a * s for a, s in zip(index, spacing)) for index in product(*map(range, kernel.shape))
+    ]
+
+
+def tables(kernels: list[tuple[Kernel, tuple[int, ...], int]], centred: bool) -> Iterator[Table]:
+    """Tables of (kernel, spacing, count), in order; a kernel may continue in the next table."""
+    rows: list[tuple[float, tuple[int, ...], float, float]] = []
+    for kernel, spacing, count in kernels:
+        span = [s * (k - 1) for k, s in zip(kernel.shape, spacing)]
+        taps = normalised(kernel)
+        excess = float(sum(taps) - 1)
+        for tap, place in zip(taps, positions(kernel, spacing)):
+            if centred:
+                place = tuple(2 * p - c for p, c in zip(place, span))
+            rows.append((float(tap), place, 0.0, 0.0))
+        rows[-1] = (rows[-1][0], rows[-1][1], float(count), excess)
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        weight, count, excess = np.zeros(CHUNK), np.zeros(CHUNK), np.zeros(CHUNK)
+        position = np.zeros((CHUNK, len(chunk[0][1])), np.int64)
+        for i, row in enumerate(chunk):
+            weight[i], position[i], count[i], excess[i] = row
+        yield Table(weight, position, count, excess, len(chunk))

@@ -1,0 +1,137 @@
+"""Exact moments: signals are raw moments, cumulants where a kernel repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+
+from erftheory.network.base import Network
+from erftheory.network.kernel import Kernel
+from erftheory.theory.algebra import Algebra
+from erftheory.theory.counting import Counts
+from erftheory.theory.reading import prepare
+from erftheory.theory.walk import Walk
+
+Raw = tuple[Fraction | int, ...]  # Σ g(t)·t^r for r = 0 … 4
+
+
+class MomentAlgebra(Algebra[Raw]):
+    """One axis: raw moments convolve by the binomial theorem and add where branches meet."""
+
+    def unit(self, position):
+        return tuple(position[0] ** r for r in range(5))
+
+    def kernel(self, kernel, spacing):
+        return tuple(m * spacing[0] ** r for r, m in enumerate(_kernel_moments(kernel)))
+
+    def convolve(self, a, b):
+        return tuple(sum(comb(r, i) * a[i] * b[r - i] for i in range(r + 1)) for r in range(5))
+
+    def power(self, a, count):
+        if count == 1:
+            return a
+        if a[0] == 0:
+            return super().power(a, count)
+        cumulants = [count * k for k in _cumulants([Fraction(m) / a[0] for m in a])]
+        scale = 1 if a[0] == 1 else a[0] ** count
+        return tuple(scale * m for m in _raw(cumulants))
+
+    def shift(self, a, by):
+        return self.convolve(a, self.unit(by))
+
+    def mix(self, parts):
+        exact = [(Fraction(w), s) for w, s in parts]
+        return tuple(sum(w * s[r] for w, s in exact) for r in range(5))
+
+
+@lru_cache(maxsize=4096)
+def _kernel_moments(kernel: Kernel) -> Raw:
+    scale = Fraction(kernel.scale)
+    taps = [Fraction(v) / scale for v in kernel.exact]
+    return tuple(sum(v * a**r for a, v in enumerate(taps)) for r in range(5))
+
+
+def _cumulants(m: Sequence[Fraction]) -> list[Fraction]:
+    """κ₁ … κ₄ from raw moments of mass 1: κ_r = m_r − Σ C(r−1, i−1) κ_i m_{r−i}."""
+    k: list[Fraction] = [Fraction(0)]
+    for r in range(1, 5):
+        k.append(m[r] - sum((comb(r - 1, i - 1) * k[i] * m[r - i] for i in range(1, r)), Fraction()))
+    return k[1:]
+
+
+def _raw(cumulants: Sequence[Fraction]) -> list[Fraction]:
+    m = [Fraction(1)]
+    for r in range(1, 5):
+        m.append(
+            sum((comb(r - 1, i - 1) * cumulants[i - 1] * m[r - i] for i in range(1, r + 1)), Fraction())
+        )
+    return m
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (input pixels, for output 0), variance (pixels²) and excess kurtosis, an entry an axis.
+
+    The kurtosis is None where the variance is 0.
+    """
+
+    mean: tuple[Fraction, ...]
+    variance: tuple[Fraction, ...]
+    excess_kurtosis: tuple[Fraction | None, ...]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation in pixels; nan where a signed signal has a negative variance."""
+        return tuple(float(v) ** 0.5 if v >= 0 else float("nan") for v in self.variance)
+
+
+def moments(network: Network, signal: str = "variance", init: str | None = "he") -> Moments:
+    """Exact mean, variance and excess kurtosis of the signal on the unbounded plane.
+
+    Args:
+      signal: "variance" or "gradient".
+      init: "he", "lecun", "xavier" (it only matters where branches meet), or None for raw paths.
+
+    Raises:
+      ValueError: another signal or init, a global operation, signed taps in the variance signal,
+        or a gradient signal of mass 0.
+    """
+    if signal == "magnitude":
+        raise ValueError(
+            'signal: got "magnitude", whose moments are not rational; takes "variance" or '
+            '"gradient" (see exact() for the magnitude)'
+        )
+    walk = prepare(network, signal, init)
+    if walk.restricted:
+        return _from_map(Counts(walk, weighted=True))
+    seen: dict[Walk, tuple] = {}
+    rows = []
+    for axis in range(walk.ndim):
+        line = walk.axis(axis)
+        if line not in seen:
+            seen[line] = _summary(MomentAlgebra().fold(line), walk.fine[axis])
+        rows.append(seen[line])
+    return Moments(*(tuple(column) for column in zip(*rows)))
+
+
+def _summary(raw: Raw, fine: int) -> tuple[Fraction, Fraction, Fraction | None]:
+    if raw[0] == 0:
+        raise ValueError(
+            "taps: got a gradient signal of mass 0, which has no mean; takes taps whose sum is not 0"
+        )
+    k = _cumulants([Fraction(m) / raw[0] for m in raw])
+    return k[0] / fine, k[1] / fine**2, k[3] / k[1] ** 2 if k[1] else None
+
+
+def _from_map(counts: Counts) -> Moments:
+    rows = []
+    for axis, first in enumerate(counts.offset):
+        g = counts.marginal(axis)
+        t = np.arange(first, first + len(g), dtype=object)
+        rows.append(_summary(tuple((np.array(g, dtype=object) * t**r).sum() for r in range(5)), 1))
+    return Moments(*(tuple(column) for column in zip(*rows)))

@@ -1,0 +1,31 @@
+"""From the arguments of a reading to the walk it reads."""
+
+from __future__ import annotations
+
+from erftheory.network.arguments import one_of
+from erftheory.network.base import Network, check_network
+from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.theory.walk import SIGNALS, Walk, build
+
+INITS = ("he", "lecun", "xavier", None)
+
+
+def prepare(network: Network, signal: str, init: str | None) -> Walk:
+    """The walk of `network` for a signal, with gains from the forward pass where branches meet."""
+    check_network("network", network)
+    one_of("signal", signal, SIGNALS)
+    one_of("init", init, INITS)
+    kind = "variance" if signal == "magnitude" else signal
+    if init is None or not _meets(network.graph):
+        return build(network, kind)
+    from erftheory.theory.meanfield import meanfield_gains
+
+    return build(network, kind, meanfield_gains(network.graph, kind, init))
+
+
+def _meets(graph: Graph) -> bool:
+    """True if branches meet somewhere, so that their gains matter."""
+    return any(
+        isinstance(node.op, (Sum, Concat)) or (isinstance(node.op, Loop) and _meets(node.op.graph))
+        for node in graph.nodes
+    )

@@ -1,0 +1,236 @@
+"""The ERF by Fourier transform, in JAX: signals are spectra on the N-point DFT grid.
+
+Every node shares the input's coordinate (theory/walk.py), so strides and dilations only scale the
+taps' positions and the pass is a sequence of pointwise products; one inverse FFT ends it. With
+positions counted from the kernel's centre, V − 1 = Σ v (e^{−iθ} − 1) = −Σ v (2 sin²(θ/2) + i sin θ)
+and Vⁿ = exp(n·log1p(V − 1)) keep the digits that V**n loses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from erftheory.network.kernel import Kernel
+from erftheory.theory.algebra import Algebra
+from erftheory.theory.entries import tables
+from erftheory.theory.walk import Edge, Walk
+
+
+@dataclass
+class Spectrum:
+    """Values on the grid (None is all ones) times the phase of a shift.
+
+    Attributes:
+      values: complex128, shape `grid` (its last axis cut to what the inverse transform needs).
+      shift: twice the shift in lattice points, one entry an axis, exact.
+    """
+
+    values: Any
+    shift: tuple[int, ...]
+
+
+def _angles(size: int, kept: int, twice):
+    """2π·j·(twice/2)/size for j < kept, reduced exactly in integers."""
+    j = jnp.arange(kept, dtype=jnp.int64)
+    return (jnp.pi / size) * ((j * twice) % (2 * size)).astype(jnp.float64)
+
+
+def _power(less_one, count):
+    """(1 + z)^count through log1p; 0 where 1 + z = 0."""
+    a, b = less_one.real, less_one.imag
+    log_radius = 0.5 * jnp.log1p(a * (2 + a) + b * b)
+    log_radius = jnp.where(jnp.isnan(log_radius), -jnp.inf, log_radius)
+    angle = jnp.arctan2(b, 1 + a)
+    return jnp.exp(count * log_radius) * jax.lax.complex(jnp.cos(count * angle), jnp.sin(count * angle))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _product(size, kept, values, partial_sum, weight, position, count, excess, used):
+    """Multiply `values` by the transfer functions of a table's kernels (one axis)."""
+
+    def tap(i, carry):
+        values, total = carry
+        theta = _angles(size, kept, position[i])
+        half = jnp.sin(theta / 2)
+        total = total - weight[i] * jax.lax.complex(2 * half * half, jnp.sin(theta))
+
+        def finish(_):
+            return values * _power(total + excess[i], count[i]), jnp.zeros_like(total)
+
+        return jax.lax.cond(count[i] > 0, finish, lambda _: (values, total), None)
+
+    return jax.lax.fori_loop(0, used, tap, (values, partial_sum))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _product_nd(grid, kept, values, partial_sum, weight, position, count, excess, used):
+    """The same on a grid of several axes, for kernels that are no product of axes."""
+
+    def tap(i, carry):
+        values, total = carry
+        theta = jnp.zeros(kept)
+        for axis, (size, keep) in enumerate(zip(grid, kept)):
+            shape = [1] * len(grid)
+            shape[axis] = keep
+            theta = theta + _angles(size, keep, position[i, axis]).reshape(shape)
+        half = jnp.sin(theta / 2)
+        total = total - weight[i] * jax.lax.complex(2 * half * half, jnp.sin(theta))
+
+        def finish(_):
+            return values * _power(total + excess[i], count[i]), jnp.zeros_like(total)
+
+        return jax.lax.cond(count[i] > 0, finish, lambda _: (values, total), None)
+
+    return jax.lax.fori_loop(0, used, tap, (values, partial_sum))
+
+
+@jax.jit
+def _outer(values, *lines):
+    for axis, line in enumerate(lines):
+        shape = [1] * len(lines)
+        shape[axis] = line.size
+        values = values * line.reshape(shape)
+    return values
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _shifted(grid, kept, values, twice):
+    for axis, (size, keep) in enumerate(zip(grid, kept)):
+        theta = -_angles(size, keep, twice[axis])
+        shape = [1] * len(grid)
+        shape[axis] = keep
+        phase = jax.lax.complex(jnp.cos(theta), jnp.sin(theta))
+        values = values * phase.reshape(shape)
+    return values
+
+
+@jax.jit
+def _raise(values, count):
+    return _power(values - 1, count)
+
+
+@jax.jit
+def _add(total, weight, values):
+    return total + weight * values
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _fold(grid, values):
+    """Keep multiples of `grid` points: average over the frequencies that they cannot tell apart."""
+    for axis, g in enumerate(grid):
+        n = values.shape[axis]
+        shape = (*values.shape[:axis], g, n // g, *values.shape[axis + 1 :])
+        mean = values.reshape(shape).mean(axis)
+        values = jnp.tile(mean, [g if a == axis else 1 for a in range(values.ndim)])
+    return values
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _inverse(grid, half, values):
+    if half:
+        return jnp.fft.irfftn(values, s=grid)
+    return jnp.fft.ifftn(values).real
+
+
+class SpectrumAlgebra(Algebra[Spectrum]):
+    """Spectra on a grid of `grid` points; `half` keeps the non-redundant half of the last axis."""
+
+    def __init__(self, grid: tuple[int, ...], half: bool = True):
+        self.grid, self.half = grid, half
+        self.kept = (*grid[:-1], grid[-1] // 2 + 1) if half else grid
+        self._lines: dict = {}
+
+    def unit(self, position):
+        return Spectrum(None, tuple(2 * p for p in position))
+
+    def _ones(self, kept):
+        return jnp.ones(kept, jnp.complex128)
+
+    def pull(self, signal: Spectrum, edge: Edge) -> Spectrum:
+        values, shift = signal.values, signal.shift
+        plain = [f for f in edge.factors if not isinstance(f.kernel, Walk)]
+        if plain:
+            values = self._kernels(values, [(f.kernel, f.spacing, f.count) for f in plain])
+            for f in plain:
+                reach = (f.count * s * (k - 1) for k, s in zip(f.kernel.shape, f.spacing))  # type: ignore[union-attr]
+                shift = tuple(a + b for a, b in zip(shift, reach))
+        for f in edge.factors:
+            if isinstance(f.kernel, Walk):
+                inner = self.power(self.fold(f.kernel), f.count)
+                values = inner.values if values is None else values * inner.values
+                shift = tuple(a + b for a, b in zip(shift, inner.shift))
+        shift = tuple(a + 2 * b for a, b in zip(shift, edge.shift))
+        result = Spectrum(values, shift)
+        return result if edge.restrict is None else self.restrict(result, edge.restrict)
+
+    def _kernels(self, values, kernels: list[tuple[Kernel, tuple[int, ...], int]]):
+        joint = [k for k in kernels if not k[0].separable]
+        apart = [k for k in kernels if k[0].separable]
+        if apart:
+            lines = [self._line(axis, apart) for axis in range(len(self.grid))]
+            if len(lines) == 1:
+                values = lines[0] if values is None else values * lines[0]
+            else:
+                values = _outer(self._ones(()) if values is None else values, *lines)
+        if joint:
+            values = self._ones(self.kept) if values is None else values
+            rest = jnp.zeros(self.kept, jnp.complex128)
+            for t in tables(joint, centred=True):
+                values, rest = _product_nd(
+                    self.grid, self.kept, values, rest,
+                    t.weight, t.position, t.count, t.excess, t.used,
+                )  # fmt: skip
+        return values
+
+    def _line(self, axis: int, kernels):
+        size, kept = self.grid[axis], self.kept[axis]
+        axis_kernels = tuple(
+            (Kernel((k.shape[axis],), k.taps and k.marginal(axis)), (s[axis],), n)
+            for k, s, n in kernels
+        )
+        key = (size, kept, axis_kernels)
+        if key not in self._lines:
+            values, rest = self._ones(kept), jnp.zeros(kept, jnp.complex128)
+            for t in tables(list(axis_kernels), centred=True):
+                values, rest = _product(
+                    size, kept, values, rest,
+                    t.weight, t.position[:, 0], t.count, t.excess, t.used,
+                )  # fmt: skip
+            self._lines[key] = values
+        return self._lines[key]
+
+    def mix(self, parts):
+        total: Any = jnp.zeros(self.kept, jnp.complex128)
+        base = parts[0][1].shift
+        for weight, s in parts:
+            relative = tuple(a - b for a, b in zip(s.shift, base))
+            values = self._ones(self.kept) if s.values is None else s.values
+            if any(relative):
+                values = _shifted(self.grid, self.kept, values, np.array(relative))
+            total = _add(total, float(weight), values)
+        return Spectrum(total, base)
+
+    def power(self, a, count):
+        if count == 1 or a.values is None:
+            return Spectrum(a.values, tuple(count * s for s in a.shift))
+        return Spectrum(_raise(a.values, float(count)), tuple(count * s for s in a.shift))
+
+    def restrict(self, a, grid):
+        values = self._ones(self.kept) if a.values is None else a.values
+        values = _shifted(self.grid, self.kept, values, np.array(a.shift))
+        return Spectrum(_fold(grid, values), (0,) * len(grid))
+
+    def map(self, walk: Walk, position=None, first: tuple[int, ...] = ()) -> np.ndarray:
+        """Signal at all N lattice points an axis, the one at `first` leading; shape `grid`."""
+        signal = self.fold(walk, position)
+        values = self._ones(self.kept) if signal.values is None else signal.values
+        twice = tuple(s - 2 * f for s, f in zip(signal.shift, first))
+        if any(t % (2 * n) for t, n in zip(twice, self.grid)):
+            values = _shifted(self.grid, self.kept, values, np.array(twice))
+        return np.asarray(_inverse(self.grid, self.half, values))

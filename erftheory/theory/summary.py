@@ -1,0 +1,98 @@
+"""One row a layer: what a network sees on the way from input to output."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+
+from erftheory.network.base import Network
+from erftheory.network.graph import Builder, GraphNetwork, Input, Loop
+from erftheory.network.layers import Layer
+from erftheory.theory.interval import receptive_field
+from erftheory.theory.moments import moments
+
+
+@dataclass(frozen=True)
+class Row:
+    """Receptive field, jump, ERF std (pixels) and std/RF after a layer, one entry an axis."""
+
+    name: str
+    layer: str
+    receptive_field: tuple[int | float, ...]
+    jump: tuple
+    std: tuple[float, ...]
+    ratio: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table that prints in a terminal and renders as HTML in Jupyter."""
+
+    signal: str
+    rows: tuple[Row, ...]
+
+    header = ("name", "layer", "RF", "jump", "ERF std", "ERF/RF")
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        def show(values, form: str) -> str:
+            texts = [format(v, form) if isinstance(v, float) else str(v) for v in values]
+            return texts[0] if len(set(texts)) == 1 else " x ".join(texts)
+
+        return [
+            (
+                r.name,
+                r.layer,
+                show(r.receptive_field, ".0f"),
+                show(r.jump, ""),
+                show(r.std, ".3f"),
+                show(r.ratio, ".4f"),
+            )
+            for r in self.rows
+        ]
+
+    def __str__(self) -> str:
+        table = [self.header, *self._cells()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
+        lines = [
+            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+            for row in table
+        ]
+        note = f"sizes in input pixels; ERF std of the {self.signal} signal"
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{c}</th>" for c in self.header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
+            for row in self._cells()
+        )
+        note = f"<caption>Sizes in input pixels; ERF std of the {self.signal} signal</caption>"
+        return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def summary(network: Network, signal: str = "variance", init: str | None = "he") -> Summary:
+    """Rows for every spatial layer, merge and repetition of the network's graph."""
+    graph = network.graph
+    builder = Builder(graph.ndim)
+    builder.nodes = list(graph.nodes)
+    rows = []
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node.op, Input):
+            continue
+        if isinstance(node.op, Layer) and node.op.step(graph.ndim) is None and not graph.has_global:
+            continue
+        part = GraphNetwork(builder.finish(index))
+        field = receptive_field(part)
+        if math.inf in field.size:
+            std = (math.nan,) * graph.ndim
+        else:
+            std = moments(part, signal, init).std
+        ratio = tuple(s / r for s, r in zip(std, field.size))
+        label = f"repeated {node.op.times} times" if isinstance(node.op, Loop) else repr(node.op)
+        if not isinstance(node.op, (Layer, Loop)):
+            label = type(node.op).__name__.lower()
+        rows.append(Row(node.name, label, field.size, field.stride, std, ratio))
+    return Summary(signal, tuple(rows))
