@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from operator import index
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from erftheory import erf_file as files
 from erftheory import measures
 from erftheory.measures import GaussianFit, Map
 
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 Signal = Literal["variance", "magnitude", "gradient"]
 ErrorKind = Literal["exact", "rounding", "standard error"]
 DISTANCES = ("total_variation", "kolmogorov", "kullback_leibler")
-_FORMAT = "erftheory.ERF 1"
 
 
 def _choice(name: str, value: Any, accepted: Sequence[str]) -> None:
@@ -52,16 +48,6 @@ class ErrorBound:
         if self.kind == "exact":
             return "exact"
         return f"{'rounding error <=' if self.kind == 'rounding' else self.kind} {self.value:.2g}"
-
-
-@dataclass(frozen=True)
-class SavedReceptiveField:
-    """What a file keeps of a receptive field; one entry an axis, in input pixels."""
-
-    size: tuple[float, ...]
-    stride: tuple[float, ...]
-    padding: tuple[float, ...]
-    center: tuple[float, ...]
 
 
 class ERF:
@@ -352,66 +338,12 @@ class ERF:
         What was a function is stored as its value; of the receptive field four numbers an axis
         are kept (`SavedReceptiveField`). ValueError for metadata that JSON cannot hold.
         """
-        field = self.receptive_field
-        kept = () if field is None else SavedReceptiveField.__dataclass_fields__
-        header = {name: getattr(self, name) for name in _HEADER} | {
-            "format": _FORMAT,
-            "error": asdict(self.error),
-            "receptive_field": {name: [_number(v) for v in getattr(field, name)] for name in kept},
-        }
-        try:
-            arrays = {"header": np.array(json.dumps(header))}
-        except TypeError as error:
-            raise ValueError(f"metadata: {error}, takes what JSON can hold") from None
-        arrays |= _packed("marginals", self.__dict__.get("marginals"))
-        arrays |= _packed("map", None if self._separable else self.map)
-        arrays |= _packed("_log", None if self._log is None else self._log_form)
-        arrays |= _packed("_holes", self._hole_form) | _packed("stderr", self.stderr)
-        arrays |= _packed("_covariance", self._covariance)
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(partial, "xb") as file:
-                np.savez(file, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ERF:
         """The record that `save` wrote. ValueError for any other file."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls._restored(dict(file))
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-            message = f"path: got {os.fspath(path)}, takes an .npz file that ERF.save wrote"
-            raise ValueError(message) from None
-
-    @classmethod
-    def _restored(cls, arrays: dict[str, np.ndarray]) -> ERF:
-        """Past the constructor, because dividing by the sum a second time would not be exact."""
-        header = json.loads(str(arrays.pop("header")))
-        if header.pop("format") != _FORMAT:
-            raise ValueError
-        record = cls.__new__(cls)
-        state = record.__dict__
-        state.update(dict.fromkeys(["_map", "_log", "_holes", "stderr", "_covariance"]), **header)
-        field, std_stderr = header["receptive_field"], header["std_stderr"]
-        state["offset"] = _offset(tuple(header["offset"]))
-        state["error"] = ErrorBound(**header["error"])
-        state["std_stderr"] = std_stderr and tuple(std_stderr)
-        tuples = {name: tuple(values) for name, values in field.items()}
-        state["receptive_field"] = SavedReceptiveField(**tuples) if field else None
-        for key, array in arrays.items():
-            array.flags.writeable = False
-            name, _, axis = key.partition(".")
-            state[name] = (*(state.get(name) or ()), array) if axis else array
-        if record.ndim != len(record.shape):
-            raise ValueError
-        return record
-
-
-_HEADER = ("offset", "signal", "method", "std_stderr", "samples", "metadata", "_separable")
+        return files.read(cls, path)
 
 
 def _offset(offset: Any) -> tuple[int, ...]:
@@ -446,13 +378,3 @@ def _same(left: Any, right: Any) -> bool:
     """Equal arrays, tuples of arrays, or None."""
     pairs = zip(left, right, strict=True) if isinstance(left, tuple) else [(left, right)]
     return all(np.array_equal(a, b) for a, b in pairs)
-
-
-def _number(value: Any) -> float:
-    return int(value) if float(value).is_integer() else float(value)
-
-
-def _packed(name: str, form: Any) -> dict[str, np.ndarray]:
-    if isinstance(form, tuple):
-        return {f"{name}.{axis}": side for axis, side in enumerate(form)}
-    return {} if form is None else {name: form}

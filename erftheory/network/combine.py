@@ -56,6 +56,11 @@ class Repeat(Network):
             return self.part.lower(builder, source, scope)
         inner = Builder(builder.ndim)
         graph = inner.finish(self.part.lower(inner, 0, ""))
+        if graph.resamples or any(isinstance(node.op, Concat) for node in graph.nodes):
+            # grids or channel groups change from one iteration to the next: no loop
+            for i in range(self.times):
+                source = self.part.lower(builder, source, f"{scope}[{i}]")
+            return source
         return builder.add(Loop(graph, self.times), (source,), scope)
 
     def find(self, endpoint: str) -> Network | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from erftheory.network.kernel import Kernel
 
-CHUNK = 32  # taps a compiled call reads; longer kernels take several calls
+CHUNK = 8  # taps a compiled call reads; longer kernels take several calls
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,15 @@ class Table:
     Attributes:
       weight: (CHUNK,) taps, normalised.
       position: (CHUNK, ndim) lattice points (twice their distance from the centre, if centred).
-      count: (CHUNK,) 0, or after a kernel's last tap the power of that kernel.
-      excess: (CHUNK,) the kernel's mass minus 1, beside its count.
+      segment: (CHUNK,) number of the kernel in this table, CHUNK if it goes on in the next one.
+      count: (CHUNK,) the power of each kernel that ends in this table, else 0.
+      excess: (CHUNK,) the mass of each such kernel minus 1.
       used: number of rows in use.
     """
 
     weight: np.ndarray
     position: np.ndarray
+    segment: np.ndarray
     count: np.ndarray
     excess: np.ndarray
     used: int
@@ -60,6 +62,14 @@ def tables(kernels: list[tuple[Kernel, tuple[int, ...], int]], centred: bool) ->
         chunk = rows[start : start + CHUNK]
         weight, count, excess = np.zeros(CHUNK), np.zeros(CHUNK), np.zeros(CHUNK)
         position = np.zeros((CHUNK, len(chunk[0][1])), np.int64)
+        segment = np.full(CHUNK, CHUNK)
+        ends = [i for i, row in enumerate(chunk) if row[2]]
+        begin = 0
+        for number, end in enumerate(ends):
+            segment[begin : end + 1] = number
+            count[number], excess[number] = chunk[end][2:]
+            begin = end + 1
         for i, row in enumerate(chunk):
-            weight[i], position[i], count[i], excess[i] = row
-        yield Table(weight, position, count, excess, len(chunk))
+            weight[i], position[i] = row[:2]
+        # a kernel that began in an earlier table and does not end here is still carried
+        yield Table(weight, position, segment, count, excess, len(chunk))

@@ -1,32 +1,175 @@
 """Fixed layers in the variance signal: composed as gradients first and squared afterwards.
 
 Zero-mean random weights make gradients at different pixels, and on different paths, uncorrelated;
-fixed taps (average pooling, linear interpolation) do not. So a run of fixed layers between two
-random ones acts on powers by the squares of its composed taps.
+fixed taps (average pooling, linear interpolation) do not. So all fixed paths between two random
+layers act on powers by the squares of their summed taps T: E g_in² = T² ∗ E g_out².
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from fractions import Fraction
+from itertools import product
+
+from erftheory.network.kernel import Kernel
 from erftheory.theory.walk import Factor
+
+# A path is the tuple of edges from a source port (uncorrelated gradients) down to some port.
 
 
 def square_fixed(raw, order, outputs):
-    """Replace every fixed edge by its effect on powers."""
-    fixed_into = {port for port, edges in raw.items() if any(e.kind == "fixed" for e in edges)}
+    """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port."""
+    if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
+        return raw
+    ahead = _fixed_ahead(raw, order)
+    wide = _recombining(raw, order)
+    paths: dict = {port: {port: [()]} for port, _ in outputs}
+    result: dict = {}
+    for port in order:
+        found = defaultdict(list, {s: list(p) for s, p in paths.get(port, {}).items()})
+        random = []
+        for e in raw.get(port, []):
+            if e.kind == "random":
+                random.append(e)
+                continue
+            for source, before in paths[e.reader].items():
+                found[source] += [(*path, e) for path in before]
+        own = found.pop(port, None)  # an output unit starts here
+        result[port] = random + [_squared(s, p) for s, p in found.items()]
+        bare = all(e.kind == "plain" for ps in found.values() for p in ps for e in p)
+        settled = (bare or not ahead[port]) and not wide & set(found)
+        if settled or not found:
+            paths[port] = {port: [()]}
+        else:
+            if random or own:  # these arrive uncorrelated: a source of their own beside the open ones
+                raise ValueError(
+                    "network: got fixed layers (average pooling, interpolation) on a path that also "
+                    "carries other signals; takes a convolution between fixed layers there"
+                )
+            paths[port] = dict(found)
+    return result
+
+
+def _fixed_ahead(raw, order) -> dict:
+    """For each port, whether a fixed layer follows towards the input before a random one."""
+    below = defaultdict(list)
     for port, edges in raw.items():
         for e in edges:
-            if e.kind != "fixed":
-                continue
-            if e.reader in fixed_into and _fixed_above(raw, e.reader):
-                raise ValueError(
-                    "network: got two fixed layers (average pooling or interpolation) with no "
-                    "random layer between them in the variance signal; takes a convolution between"
+            if e.kind != "random":
+                below[e.reader].append((port, e))
+    ahead: dict = {}
+    for port in reversed(order):
+        ahead[port] = any(e.kind == "fixed" or ahead[p] for p, e in below[port])
+    return ahead
+
+
+def _recombining(raw, order) -> set:
+    """Ports from which two paths, one of them through a fixed layer, meet again unrandomised."""
+    wide = set()
+    for source in {e.reader for edges in raw.values() for e in edges if e.kind != "random"}:
+        count: dict = {source: (1, False)}
+        for port in order:
+            arriving = [
+                (*count[e.reader], e.kind == "fixed")
+                for e in raw.get(port, [])
+                if e.kind != "random" and e.reader in count
+            ]
+            if arriving:
+                count[port] = (
+                    sum(n for n, _, _ in arriving),
+                    any(was or now for _, was, now in arriving),
                 )
-            e.factors = tuple(
-                Factor(f.kernel.map(lambda tap: tap * tap), f.spacing, f.count) for f in e.factors
-            )
-    return raw
+        if any(n > 1 and through for n, through in count.values()):
+            wide.add(source)
+    return wide
 
 
-def _fixed_above(raw, port) -> bool:
-    return any(e.kind == "fixed" for e in raw.get(port, []))
+def _squared(source, paths):
+    """One edge from `source` that acts on powers as all `paths` together."""
+    from erftheory.theory.walk import _Raw
+
+    fixed = [e for path in paths for e in path if e.kind == "fixed"]
+    if len(paths) == 1 and len(fixed) <= 1:
+        path = paths[0]
+        factors = tuple(
+            Factor(f.kernel.map(lambda tap: tap * tap), f.spacing, f.count)
+            for e in fixed
+            for f in e.factors
+        )
+        shift = tuple(map(sum, zip(*(e.shift for e in path))))
+        gain = math.prod(e.gain for e in path)
+        grid = next((e.restrict for e in fixed if e.restrict), None)
+        return _Raw(source, gain, factors, shift, grid, "random")
+    return _composed(source, paths)
+
+
+def _composed(source, paths):
+    """Sum the taps of all paths as gradients, then square."""
+    from erftheory.theory.walk import _Raw
+
+    total: dict = defaultdict(lambda: 0)
+    common: Fraction | float = 1
+    grid = None
+    for path in paths:
+        taps: dict = {(0,) * len(path[0].shift): Fraction(1)}
+        power: Fraction | float = 1
+        for e in path:
+            if grid is not None and e.restrict is None and _off(e, grid):
+                raise ValueError(
+                    "network: got a pooling right below an up-sampling in the variance signal; "
+                    "takes a convolution between them"
+                )
+            taps, factor = _through(taps, e)
+            power = power * factor
+            grid = e.restrict or grid
+        if len(paths) == 1:
+            amplitude, common = Fraction(1), power
+        else:  # amplitudes of different paths add: square roots of their powers
+            amplitude = Fraction(math.sqrt(power))
+        for place, tap in taps.items():
+            total[place] += amplitude * tap
+    power = sum(t * t for t in total.values())
+    kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
+    return _Raw(source, common * power, (Factor(kernel, spacing),), shift, grid, "random")
+
+
+def _off(e, grid) -> bool:
+    places = [s for f in e.factors for s in f.spacing] and [
+        (s, g) for f in e.factors for s, g, k in zip(f.spacing, grid, f.kernel.shape) if k > 1
+    ]
+    return any(s % g for s, g in places)
+
+
+def _through(taps: dict, e):
+    """Taps after one edge, mass 1 kept, and the power by which the edge scales amplitudes²."""
+    power: Fraction | float = e.gain
+    for f in e.factors:
+        mass = Fraction(f.kernel.scale)
+        entries = [
+            (tuple(a * s for a, s in zip(index, f.spacing)), Fraction(v) / mass)
+            for index, v in zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
+        ]
+        power = power / sum(v * v for _, v in entries)
+        new: dict = defaultdict(lambda: Fraction(0))
+        for place, tap in taps.items():
+            for step, v in entries:
+                new[tuple(a + b for a, b in zip(place, step))] += tap * v
+        taps = new
+    moved = {tuple(a + b for a, b in zip(p, e.shift)): t for p, t in taps.items()}
+    return moved, power
+
+
+def _dense(taps: dict) -> tuple[Kernel, tuple[int, ...], tuple[int, ...]]:
+    """Scattered taps as a kernel on the coarsest lattice that holds them."""
+    shift = tuple(min(axis) for axis in zip(*taps))
+    spacing = tuple(
+        math.gcd(*(p - first for p in axis)) or 1 for axis, first in zip(zip(*taps), shift)
+    )
+    index = {
+        tuple((p - first) // s for p, first, s in zip(place, shift, spacing)): tap
+        for place, tap in taps.items()
+    }
+    shape = tuple(max(axis) + 1 for axis in zip(*index))
+    values = tuple(index.get(i, 0) for i in product(*map(range, shape)))
+    return Kernel(shape, values), spacing, shift

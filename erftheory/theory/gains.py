@@ -54,7 +54,10 @@ def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
             gain = transfer(node.op.graph, inner) ** min(node.op.times, 4096)
         elif isinstance(node.op, Layer):
             step = node.op.step(graph.ndim)
-            gain = 1 if step is None else step.kernel.scale
+            if step is not None and step.kind == "fixed" and signal == "variance":
+                gain = sum(tap * tap for tap in step.kernel.exact)
+            elif step is not None:
+                gain = step.kernel.scale
         gains.links.append(tuple(Link(i, 0, 0, gain) for i in range(len(node.inputs))))
     return gains
 

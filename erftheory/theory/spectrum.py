@@ -18,7 +18,7 @@ import numpy as np
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.entries import tables
+from erftheory.theory.entries import CHUNK, tables
 from erftheory.theory.walk import Edge, Walk
 
 
@@ -38,56 +38,53 @@ class Spectrum:
 def _angles(size: int, kept: int, twice):
     """2π·j·(twice/2)/size for j < kept, reduced exactly in integers."""
     j = jnp.arange(kept, dtype=jnp.int64)
-    return (jnp.pi / size) * ((j * twice) % (2 * size)).astype(jnp.float64)
+    twice = jnp.asarray(twice)
+    return (jnp.pi / size) * ((j * (twice % (2 * size))) % (2 * size)).astype(jnp.float64)
 
 
 def _power(less_one, count):
-    """(1 + z)^count through log1p; 0 where 1 + z = 0."""
+    """Product over the first axis of (1 + z)^count through log1p; 0 where 1 + z = 0.
+
+    Rows of count 0 must hold z = 0.
+    """
     a, b = less_one.real, less_one.imag
-    log_radius = 0.5 * jnp.log1p(a * (2 + a) + b * b)
-    log_radius = jnp.where(jnp.isnan(log_radius), -jnp.inf, log_radius)
-    angle = jnp.arctan2(b, 1 + a)
-    return jnp.exp(count * log_radius) * jax.lax.complex(jnp.cos(count * angle), jnp.sin(count * angle))
+    log_radius = 0.5 * jnp.log1p(jnp.maximum(a * (2 + a) + b * b, -1.0))
+    radius = jnp.exp((count * log_radius).sum(0))
+    angle = (count * jnp.arctan2(b, 1 + a)).sum(0)
+    return radius * jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+
+def _apply(theta, values, carried, weight, segment, count, excess):
+    """Multiply `values` by the kernels whose taps sit at phases `theta`, shape (CHUNK, …).
+
+    A kernel is a segment of the rows; the first may have begun in an earlier table (`carried`),
+    the last may go on in the next.
+    """
+    half = jnp.sin(theta / 2)
+    column = weight.reshape(-1, *[1] * (theta.ndim - 1))
+    terms = -column * jax.lax.complex(2 * half * half, jnp.sin(theta))
+    sums = jax.ops.segment_sum(terms, segment, CHUNK + 1).at[segment[0]].add(carried)
+    like = column.shape
+    values = values * _power(sums[:CHUNK] + excess.reshape(like), count.reshape(like))
+    return values, sums[CHUNK]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product(size, kept, values, partial_sum, weight, position, count, excess, used):
+def _product(size, kept, values, carried, weight, position, segment, count, excess):
     """Multiply `values` by the transfer functions of a table's kernels (one axis)."""
-
-    def tap(i, carry):
-        values, total = carry
-        theta = _angles(size, kept, position[i])
-        half = jnp.sin(theta / 2)
-        total = total - weight[i] * jax.lax.complex(2 * half * half, jnp.sin(theta))
-
-        def finish(_):
-            return values * _power(total + excess[i], count[i]), jnp.zeros_like(total)
-
-        return jax.lax.cond(count[i] > 0, finish, lambda _: (values, total), None)
-
-    return jax.lax.fori_loop(0, used, tap, (values, partial_sum))
+    theta = _angles(size, kept, position)
+    return _apply(theta, values, carried, weight, segment, count, excess)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product_nd(grid, kept, values, partial_sum, weight, position, count, excess, used):
+def _product_nd(grid, kept, values, carried, weight, position, segment, count, excess):
     """The same on a grid of several axes, for kernels that are no product of axes."""
-
-    def tap(i, carry):
-        values, total = carry
-        theta = jnp.zeros(kept)
-        for axis, (size, keep) in enumerate(zip(grid, kept)):
-            shape = [1] * len(grid)
-            shape[axis] = keep
-            theta = theta + _angles(size, keep, position[i, axis]).reshape(shape)
-        half = jnp.sin(theta / 2)
-        total = total - weight[i] * jax.lax.complex(2 * half * half, jnp.sin(theta))
-
-        def finish(_):
-            return values * _power(total + excess[i], count[i]), jnp.zeros_like(total)
-
-        return jax.lax.cond(count[i] > 0, finish, lambda _: (values, total), None)
-
-    return jax.lax.fori_loop(0, used, tap, (values, partial_sum))
+    theta = jnp.zeros((CHUNK, *kept))
+    for axis, (size, keep) in enumerate(zip(grid, kept)):
+        shape = [CHUNK] + [1] * len(grid)
+        shape[axis + 1] = keep
+        theta = theta + _angles(size, keep, position[:, axis : axis + 1]).reshape(shape)
+    return _apply(theta, values, carried, weight, segment, count, excess)
 
 
 @jax.jit
@@ -112,7 +109,7 @@ def _shifted(grid, kept, values, twice):
 
 @jax.jit
 def _raise(values, count):
-    return _power(values - 1, count)
+    return _power((values - 1)[None], count)
 
 
 @jax.jit
@@ -150,7 +147,7 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         return Spectrum(None, tuple(2 * p for p in position))
 
     def _ones(self, kept):
-        return jnp.ones(kept, jnp.complex128)
+        return np.ones(kept, np.complex128)
 
     def pull(self, signal: Spectrum, edge: Edge) -> Spectrum:
         values, shift = signal.values, signal.shift
@@ -180,11 +177,11 @@ class SpectrumAlgebra(Algebra[Spectrum]):
                 values = _outer(self._ones(()) if values is None else values, *lines)
         if joint:
             values = self._ones(self.kept) if values is None else values
-            rest = jnp.zeros(self.kept, jnp.complex128)
+            rest = np.zeros(self.kept, np.complex128)
             for t in tables(joint, centred=True):
                 values, rest = _product_nd(
                     self.grid, self.kept, values, rest,
-                    t.weight, t.position, t.count, t.excess, t.used,
+                    t.weight, t.position, t.segment, t.count, t.excess,
                 )  # fmt: skip
         return values
 
@@ -196,17 +193,17 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         )
         key = (size, kept, axis_kernels)
         if key not in self._lines:
-            values, rest = self._ones(kept), jnp.zeros(kept, jnp.complex128)
+            values, rest = self._ones(kept), np.zeros(kept, np.complex128)
             for t in tables(list(axis_kernels), centred=True):
                 values, rest = _product(
                     size, kept, values, rest,
-                    t.weight, t.position[:, 0], t.count, t.excess, t.used,
+                    t.weight, t.position, t.segment, t.count, t.excess,
                 )  # fmt: skip
             self._lines[key] = values
         return self._lines[key]
 
     def mix(self, parts):
-        total: Any = jnp.zeros(self.kept, jnp.complex128)
+        total: Any = np.zeros(self.kept, np.complex128)
         base = parts[0][1].shift
         for weight, s in parts:
             relative = tuple(a - b for a, b in zip(s.shift, base))
@@ -231,6 +228,9 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         signal = self.fold(walk, position)
         values = self._ones(self.kept) if signal.values is None else signal.values
         twice = tuple(s - 2 * f for s, f in zip(signal.shift, first))
-        if any(t % (2 * n) for t, n in zip(twice, self.grid)):
-            values = _shifted(self.grid, self.kept, values, np.array(twice))
-        return np.asarray(_inverse(self.grid, self.half, values))
+        odd = tuple(t % 2 for t in twice)
+        if any(odd):  # half a pixel (even kernels) needs a phase, whole pixels an index
+            values = _shifted(self.grid, self.kept, values, np.array(odd))
+        found = np.asarray(_inverse(self.grid, self.half, values))
+        whole = tuple(t // 2 for t in twice)
+        return np.roll(found, whole, tuple(range(found.ndim))) if any(whole) else found

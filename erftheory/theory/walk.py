@@ -217,15 +217,13 @@ class _Lowering:
             int(r * f) for r, f in zip(self.graph.rates[node.inputs[link.input]], self.fine)
         )
         if isinstance(node.op, Loop):
-            factors = tuple(
-                Factor(
-                    _Lowering(node.op.graph, frame, self.signal, inner).walk(),
-                    (1,) * self.ndim,
-                    count,
-                )
-                for count, inner in self.gains.runs[index]
-            )
-            return _Raw(reader, link.gain, factors, self.still, None, "random")
+            factors, shift = (), self.still
+            for count, inner in self.gains.runs[index]:
+                part = _Lowering(node.op.graph, frame, self.signal, inner).walk()
+                more, by = _powered(part, count)
+                factors += more
+                shift = tuple(a + b for a, b in zip(shift, by))
+            return _Raw(reader, link.gain, factors, shift, None, "random")
         step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
         if step is None:
             return _Raw(reader, link.gain, (), self.still, None, "plain")
@@ -256,6 +254,15 @@ class _Lowering:
         kind = "fixed" if step.kind == "fixed" else "random"
         factor = (Factor(kernel, spacing),)
         return _Raw(reader, gain, factor, shift, restrict, kind)
+
+
+def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...]]:
+    """A repeated walk as factors and a shift: an unforked one is just more of its kernels."""
+    if len(walk.vertices) == 2 and len(walk.vertices[1]) == 1:
+        edge = walk.vertices[1][0]
+        factors = tuple(Factor(f.kernel, f.spacing, f.count * count) for f in edge.factors)
+        return factors, tuple(count * s for s in edge.shift)
+    return (Factor(walk, (1,) * walk.ndim, count),), (0,) * walk.ndim
 
 
 def _normalise(

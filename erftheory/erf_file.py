@@ -1,0 +1,102 @@
+"""Files of ERF records: .npz with numpy arrays and JSON text only."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from erftheory.erf import ERF
+
+_FORMAT = "erftheory.ERF 1"
+_HEADER = ("offset", "signal", "method", "std_stderr", "samples", "metadata", "_separable")
+
+
+@dataclass(frozen=True)
+class SavedReceptiveField:
+    """What a file keeps of a receptive field; one entry an axis, in input pixels."""
+
+    size: tuple[float, ...]
+    stride: tuple[float, ...]
+    padding: tuple[float, ...]
+    center: tuple[float, ...]
+
+
+def write(record: ERF, path: str | os.PathLike[str]) -> None:
+    """Write a temporary file beside `path`, then rename it: whole or not at all."""
+    field = record.receptive_field
+    kept = () if field is None else SavedReceptiveField.__dataclass_fields__
+    header = {name: getattr(record, name) for name in _HEADER} | {
+        "format": _FORMAT,
+        "error": asdict(record.error),
+        "receptive_field": {name: [_number(v) for v in getattr(field, name)] for name in kept},
+    }
+    try:
+        arrays = {"header": np.array(json.dumps(header))}
+    except TypeError as error:
+        raise ValueError(f"metadata: {error}, takes what JSON can hold") from None
+    arrays |= _packed("marginals", record.__dict__.get("marginals"))
+    arrays |= _packed("map", None if record._separable else record.map)
+    arrays |= _packed("_log", None if record._log is None else record._log_form)
+    arrays |= _packed("_holes", record._hole_form) | _packed("stderr", record.stderr)
+    arrays |= _packed("_covariance", record._covariance)
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "xb") as file:
+            np.savez(file, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(kind: type[ERF], path: str | os.PathLike[str]) -> ERF:
+    """The record in a file; ValueError for a file that `write` did not write."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _restored(kind, dict(file))
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        message = f"path: got {os.fspath(path)}, takes an .npz file that ERF.save wrote"
+        raise ValueError(message) from None
+
+
+def _restored(kind: type[ERF], arrays: dict[str, np.ndarray]) -> ERF:
+    """Past the constructor, because dividing by the sum a second time would not be exact."""
+    from erftheory.erf import ErrorBound  # erf imports this module
+
+    header = json.loads(str(arrays.pop("header")))
+    if header.pop("format") != _FORMAT:
+        raise ValueError
+    record = kind.__new__(kind)
+    state = record.__dict__
+    state.update(dict.fromkeys(["_map", "_log", "_holes", "stderr", "_covariance"]), **header)
+    field, std_stderr = header["receptive_field"], header["std_stderr"]
+    state["offset"] = tuple(header["offset"])
+    state["error"] = ErrorBound(**header["error"])
+    state["std_stderr"] = std_stderr and tuple(std_stderr)
+    tuples = {name: tuple(values) for name, values in field.items()}
+    state["receptive_field"] = SavedReceptiveField(**tuples) if field else None
+    for key, array in arrays.items():
+        array.flags.writeable = False
+        name, _, axis = key.partition(".")
+        state[name] = (*(state.get(name) or ()), array) if axis else array
+    if record.ndim != len(record.shape):
+        raise ValueError
+    return record
+
+
+def _number(value: Any) -> float:
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def _packed(name: str, form: Any) -> dict[str, np.ndarray]:
+    if isinstance(form, tuple):
+        return {f"{name}.{axis}": side for axis, side in enumerate(form)}
+    return {} if form is None else {name: form}
