@@ -19,10 +19,13 @@ class Kernel:
     Attributes:
       shape: number of taps an axis.
       taps: row-major numbers, or None for ones everywhere.
+      divisor: what a normalised signal divides the taps by, if it is not their own sum (the
+        marginal of a signed kernel keeps the kernel's).
     """
 
     shape: tuple[int, ...]
     taps: tuple[Number, ...] | None = None
+    divisor: int | Fraction | None = None
 
     @cached_property
     def mass(self) -> Number:
@@ -43,9 +46,18 @@ class Kernel:
     @cached_property
     def scale(self) -> int | Fraction:
         """What a normalised signal divides the taps by: their sum, or Σ|v| if some are negative."""
+        if self.divisor is not None:
+            return self.divisor
         if self.taps is None:
             return math.prod(self.shape)
         return sum(map(abs, self.exact))
+
+    @property
+    def trivial(self) -> bool:
+        """True for a single tap that neither moves nor scales a signal, raw or normalised."""
+        return max(self.shape) == 1 and (
+            self.taps is None or (self.exact[0] == 1 and self.scale == 1)
+        )
 
     def marginal(self, axis: int) -> tuple[int | Fraction, ...]:
         """Taps summed over the other axes, shape (shape[axis],)."""

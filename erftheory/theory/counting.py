@@ -72,9 +72,12 @@ class CountingAlgebra(Algebra[tuple[Any, tuple[int, ...]]]):
         for weight, (poly, start) in parts:
             by = sum((p - q) * place for p, q, place in zip(start, offset, self.place))
             term = poly * self._poly([0] * by + [1]) if by else poly
-            if self.weighted and weight != 1:
+            if weight != 1:
                 exact = Fraction(weight)
-                term = term * self.flint.fmpq(exact.numerator, exact.denominator)
+                if exact.denominator == 1:
+                    term = term * exact.numerator
+                else:
+                    term = term * self.flint.fmpq(exact.numerator, exact.denominator)
             total = total + term
         return total, offset
 
@@ -120,7 +123,7 @@ class Counts:
             return list(self.map.sum(axis=others) if others else self.map)
         place = None if self._position is None else (self._position[axis],)
         start, size = (self.offset[axis],), (self.shape[axis],)
-        return list(_unpack(self._walk.axis(axis), place, self._weighted, start, size))
+        return list(_unpack(self._walk.axis(axis, not self._weighted), place, self._weighted, start, size))
 
     @property
     def total(self) -> int | Fraction:
@@ -171,4 +174,4 @@ def counting(network: Network) -> Counts:
     Raises:
       ValueError: a global operation. ImportError: python-flint is missing.
     """
-    return Counts(build(network, "gradient"))
+    return Counts(build(network, "gradient", raw=True))

@@ -9,6 +9,7 @@ and Vⁿ = exp(n·log1p(V − 1)) keep the digits that V**n loses.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -48,7 +49,10 @@ def _power(less_one, count):
     Rows of count 0 must hold z = 0.
     """
     a, b = less_one.real, less_one.imag
-    log_radius = 0.5 * jnp.log1p(jnp.maximum(a * (2 + a) + b * b, -1.0))
+    growth = a * (2 + a) + b * b  # |1 + z|² − 1, without digits where 1 + z is small
+    small = growth < -0.5
+    near = 0.5 * jnp.log1p(jnp.where(small, 0.0, growth))
+    log_radius = jnp.where(small, jnp.log(jnp.hypot(1 + a, b)), near)
     radius = jnp.exp((count * log_radius).sum(0))
     angle = (count * jnp.arctan2(b, 1 + a)).sum(0)
     return radius * jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
@@ -85,6 +89,14 @@ def _product_nd(grid, kept, values, carried, weight, position, segment, count, e
         shape[axis + 1] = keep
         theta = theta + _angles(size, keep, position[:, axis : axis + 1]).reshape(shape)
     return _apply(theta, values, carried, weight, segment, count, excess)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _line_map(size, kept, values, carried, weight, position, segment, count, excess, twice):
+    """The last table of an unforked line, its shift and the inverse transform in one program."""
+    values, _ = _product(size, kept, values, carried, weight, position, segment, count, excess)
+    theta = -_angles(size, kept, twice)
+    return jnp.fft.irfft(values * jax.lax.complex(jnp.cos(theta), jnp.sin(theta)), size)
 
 
 @jax.jit
@@ -133,6 +145,16 @@ def _inverse(grid, half, values):
     if half:
         return jnp.fft.irfftn(values, s=grid)
     return jnp.fft.ifftn(values).real
+
+
+def _line_kernel(kernel: Kernel, axis: int) -> Kernel:
+    """The factor of a separable kernel along an axis; all of them multiply to the kernel."""
+    if kernel.taps is None:
+        return Kernel((kernel.shape[axis],))
+    if kernel.signed and axis == 0:  # Π marginals = mass^(d−1) · taps
+        mass = kernel.mass ** (len(kernel.shape) - 1)
+        return Kernel((kernel.shape[0],), kernel.marginal(0), Fraction(kernel.scale) * mass)
+    return Kernel((kernel.shape[axis],), kernel.marginal(axis), 1 if kernel.signed else None)
 
 
 class SpectrumAlgebra(Algebra[Spectrum]):
@@ -188,7 +210,7 @@ class SpectrumAlgebra(Algebra[Spectrum]):
     def _line(self, axis: int, kernels):
         size, kept = self.grid[axis], self.kept[axis]
         axis_kernels = tuple(
-            (Kernel((k.shape[axis],), k.taps and k.marginal(axis)), (s[axis],), n)
+            (_line_kernel(k, axis), (s[axis],), n)
             for k, s, n in kernels
         )
         key = (size, kept, axis_kernels)
@@ -225,6 +247,10 @@ class SpectrumAlgebra(Algebra[Spectrum]):
 
     def map(self, walk: Walk, position=None, first: tuple[int, ...] = ()) -> np.ndarray:
         """Signal at all N lattice points an axis, the one at `first` leading; shape `grid`."""
+        line = self._unforked(walk)
+        if line is not None:
+            start = (position or (0,))[0] - first[0] + line.shift[0]
+            return self._unforked_map(line, 2 * start)
         signal = self.fold(walk, position)
         values = self._ones(self.kept) if signal.values is None else signal.values
         twice = tuple(s - 2 * f for s, f in zip(signal.shift, first))
@@ -234,3 +260,30 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         found = np.asarray(_inverse(self.grid, self.half, values))
         whole = tuple(t // 2 for t in twice)
         return np.roll(found, whole, tuple(range(found.ndim))) if any(whole) else found
+
+    def _unforked(self, walk: Walk) -> Edge | None:
+        """The one edge of a one-axis walk that neither forks nor up-samples."""
+        if walk.ndim > 1 or not self.half or len(walk.vertices) != 2 or len(walk.vertices[1]) != 1:
+            return None
+        edge = walk.vertices[1][0]
+        inside = any(isinstance(f.kernel, Walk) for f in edge.factors)
+        return None if inside or not edge.factors else edge
+
+    def _unforked_map(self, edge: Edge, twice: int) -> np.ndarray:
+        size, kept = self.grid[0], self.kept[0]
+        kernels: Any = [(f.kernel, f.spacing, f.count) for f in edge.factors]
+        twice += sum(n * s[0] * (k.shape[0] - 1) for k, s, n in kernels)
+        values: Any = self._ones(kept)
+        carried: Any = np.zeros(kept, np.complex128)
+        *before, last = tables(kernels, centred=True)
+        for t in before:
+            values, carried = _product(
+                size, kept, values, carried,
+                t.weight, t.position, t.segment, t.count, t.excess,
+            )  # fmt: skip
+        return np.asarray(
+            _line_map(
+                size, kept, values, carried,
+                last.weight, last.position, last.segment, last.count, last.excess, twice,
+            )  # fmt: skip
+        )

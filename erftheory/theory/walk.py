@@ -97,19 +97,26 @@ class Walk:
         """Number of output units, one axis after the other, that see differently."""
         return tuple(lcm(j, m) // j for j, m in zip(self.jump, self.lattice))
 
-    def axis(self, axis: int) -> Walk:
-        """The walk of one coordinate alone (legal without up-sampling: the others sum out)."""
-        return _project(self, axis)
+    def axis(self, axis: int, raw: bool = False) -> Walk:
+        """The walk of one coordinate alone (legal without up-sampling: the others sum out).
+
+        `raw` keeps the mass of the other axes, which normalised signals divide away.
+        """
+        return _project(self, axis, raw)
 
 
-def _project(walk: Walk, axis: int) -> Walk:
+def _project(walk: Walk, axis: int, raw: bool) -> Walk:
     def factor(f: Factor) -> Factor:
         if isinstance(f.kernel, Walk):
-            return Factor(_project(f.kernel, axis), (1,), f.count)
-        kernel, taps = f.kernel, None
-        if kernel.taps is not None:
-            taps = kernel.marginal(axis)
-        return Factor(Kernel((kernel.shape[axis],), taps), (f.spacing[axis],), f.count)
+            return Factor(_project(f.kernel, axis, raw), (1,), f.count)
+        kernel, shape = f.kernel, (f.kernel.shape[axis],)
+        if kernel.taps is None and not raw:
+            line = Kernel(shape)
+        else:
+            line = Kernel(shape, kernel.marginal(axis), kernel.scale if kernel.signed else None)
+            if line.taps == (line.scale,) and not raw:
+                line = Kernel(shape)
+        return Factor(line, (f.spacing[axis],), f.count)
 
     def edge(e: Edge) -> Edge:
         return Edge(
@@ -128,19 +135,22 @@ def merge_factors(factors: Iterable[Factor]) -> tuple[Factor, ...]:
     """Equal kernels at equal spacing become one factor; single taps vanish."""
     counts: dict[tuple[Kernel | Walk, tuple[int, ...]], int] = {}
     for f in factors:
-        if isinstance(f.kernel, Kernel) and max(f.kernel.shape) == 1:
+        if isinstance(f.kernel, Kernel) and f.kernel.trivial:
             continue
         key = (f.kernel, f.spacing)
         counts[key] = counts.get(key, 0) + f.count
     return tuple(Factor(k, s, n) for (k, s), n in counts.items())
 
 
-def build(network: Network, signal: str = "variance", gains: Gains | None = None) -> Walk:
+def build(
+    network: Network, signal: str = "variance", gains: Gains | None = None, raw: bool = False
+) -> Walk:
     """The walk of a network.
 
     Args:
       signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
-      gains: power gain of every link, from the forward pass; None counts raw paths.
+      gains: power gain of every link, from the forward pass; None weights every tap as given.
+      raw: weights of edges are the numbers of equal edges, not probabilities.
 
     Raises:
       ValueError: a global operation, whose receptive field has no end.
@@ -154,7 +164,7 @@ def build(network: Network, signal: str = "variance", gains: Gains | None = None
     if gains is None:
         gains = structural_gains(graph, signal)
     fine = tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
-    return _Lowering(graph, fine, signal, gains).walk()
+    return _Lowering(graph, fine, signal, gains, raw).walk()
 
 
 Port = tuple[int, int]  # (node, channel group)
@@ -173,8 +183,11 @@ class _Raw:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains):
+    def __init__(
+        self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains, raw: bool = False
+    ):
         self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
+        self.raw = raw
         self.ndim = graph.ndim
         self.still = (0,) * self.ndim
 
@@ -184,7 +197,9 @@ class _Lowering:
             from erftheory.theory.fixed import square_fixed
 
             raw = square_fixed(raw, self._order(raw), self._outputs())
-        vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs())
+        vertices = _normalise(
+            raw, self._order(raw), self._outputs(), self._inputs(), self.raw
+        )
         vertices = _contract(vertices, self.still)
         jump = tuple(int(r * f) for r, f in zip(self.graph.rate, self.fine))
         return Walk(self.ndim, self.fine, jump, vertices)
@@ -219,7 +234,7 @@ class _Lowering:
         if isinstance(node.op, Loop):
             factors, shift = (), self.still
             for count, inner in self.gains.runs[index]:
-                part = _Lowering(node.op.graph, frame, self.signal, inner).walk()
+                part = _Lowering(node.op.graph, frame, self.signal, inner, self.raw).walk()
                 more, by = _powered(part, count)
                 factors += more
                 shift = tuple(a + b for a, b in zip(shift, by))
@@ -258,8 +273,8 @@ class _Lowering:
 
 def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...]]:
     """A repeated walk as factors and a shift: an unforked one is just more of its kernels."""
-    if len(walk.vertices) == 2 and len(walk.vertices[1]) == 1:
-        edge = walk.vertices[1][0]
+    edge = walk.vertices[-1][0] if len(walk.vertices[-1]) == 1 else None
+    if len(walk.vertices) == 2 and edge is not None and edge.weight == 1:
         factors = tuple(Factor(f.kernel, f.spacing, f.count * count) for f in edge.factors)
         return factors, tuple(count * s for s in edge.shift)
     return (Factor(walk, (1,) * walk.ndim, count),), (0,) * walk.ndim
@@ -270,6 +285,7 @@ def _normalise(
     order: list[Port],
     outputs: list[tuple[Port, Weight]],
     inputs: list[tuple[Port, Weight]],
+    counted: bool,
 ) -> list[list[Edge]]:
     """Scale every signal to mass 1; ports whose mixtures agree share one vertex.
 
@@ -293,7 +309,8 @@ def _normalise(
         merged: dict[object, Weight] = {}
         for part, source, e in arrivals:
             key = (source, e.factors, e.shift, e.restrict)
-            merged[key] = merged.get(key, 0) + (part / total if len(arrivals) > 1 else 1)
+            share = 1 if counted or len(arrivals) == 1 else _ratio(part, total)
+            merged[key] = merged.get(key, 0) + share
         place[port] = _vertex(merged, vertices, known)
     parts = [(c, p) for p, c in inputs if p in mass]
     whole = sum(c * mass[p] for c, p in parts)
@@ -302,19 +319,23 @@ def _normalise(
         merged = {}
         for c, p in parts:
             key = (place[p], (), still, None)
-            merged[key] = merged.get(key, 0) + c * mass[p] / whole
+            merged[key] = merged.get(key, 0) + _ratio(c * mass[p], whole)
         _vertex(merged, vertices, known)
         return vertices
     last = place[parts[0][1]]
     return vertices[: last + 1]
 
 
+def _ratio(part: Weight, total: Weight) -> Weight:
+    exact = not isinstance(part, float) and not isinstance(total, float)
+    return Fraction(part) / total if exact else part / total
+
+
 def _vertex(merged: dict, vertices: list[list[Edge]], known: dict[object, int]) -> int:
     if len(merged) == 1:
-        (source, factors, shift, restrict), _ = next(iter(merged.items()))
-        if not factors and not any(shift) and restrict is None:
+        (source, factors, shift, restrict), weight = next(iter(merged.items()))
+        if not factors and not any(shift) and restrict is None and weight == 1:
             return source  # nothing happened: the same vertex
-        merged = {(source, factors, shift, restrict): 1}
     # mixtures that agree to 12 digits are one: rounding must not split what theory shares
     key = tuple(
         (k, w if isinstance(w, (int, Fraction)) else float(f"{w:.12e}")) for k, w in merged.items()
@@ -346,7 +367,8 @@ def _contract(vertices: list[list[Edge]], still: tuple[int, ...]) -> tuple[tuple
                 factors = before.factors + e.factors
                 row.append(Edge(before.source, e.weight, factors, shift, e.restrict))
         last = v == len(vertices) - 1
-        if len(row) == 1 and row[0].restrict is None and readers[v] == 1 and not last:
+        lone = len(row) == 1 and row[0].weight == 1 and row[0].restrict is None
+        if lone and readers[v] == 1 and not last:
             joined[v] = row[0]
         else:
             new.append(row)

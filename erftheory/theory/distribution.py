@@ -1,0 +1,449 @@
+"""Laws of one unit of a random network, as the forward mean-field pass carries them.
+
+A unit of one channel group is X + N(0, within + between) over inputs and weights. X is discrete
+(what nonlinearities leave behind) and falls into classes of channels with a common mean; `between`
+is the Gaussian part of the spread of channel means, `within` the rest. Batch normalisation needs
+the difference: it takes each channel's mean out and divides by the variance inside the channel.
+The channel-mean recursion for ReLU is the arc-cosine kernel (Cho & Saul 2009).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, lru_cache
+
+import numpy as np
+from scipy.special import ndtr
+
+Weight = int | Fraction | float
+Points = tuple[np.ndarray, np.ndarray]
+
+HUGE = 1e290
+_CLASSES = 8
+_BINS = 64
+
+
+def to_float(value: Weight) -> float:
+    """`value` as a float, its size held between 1e-290 and 1e290 (0 stays 0)."""
+    if isinstance(value, float):
+        result = value
+    else:
+        bits = abs(value.numerator).bit_length() - value.denominator.bit_length()
+        result = float(value) if abs(bits) < 960 else 2.0 ** math.copysign(999, bits)
+    if result == 0:
+        return 0.0
+    return math.copysign(min(max(abs(result), 1 / HUGE), HUGE), result)
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """X + N(0, within + between).
+
+    Attributes:
+      second: E of the square, exact where it can be.
+      level: E over channels of (mean over inputs)², exact where it can be.
+      mean: mean over everything.
+      within, between: Gaussian variance inside a channel, and of the channel means.
+      symmetric: True if the law of a whole channel is that of its negative.
+      make: computes `points` when first asked.
+    """
+
+    second: Weight
+    level: Weight
+    mean: float
+    within: float
+    between: float
+    symmetric: bool
+    make: Callable[[], Points] | None = None
+
+    @cached_property
+    def points(self) -> Points:
+        """X as nodes, shape (K,), and probabilities, shape (classes, K), of sum 1."""
+        if self.make is None:
+            return np.zeros(1), np.ones((1, 1))
+        return self.make()
+
+    @property
+    def gaussian(self) -> bool:
+        return self.make is None
+
+    @property
+    def variance(self) -> Weight:
+        """Variance over inputs inside a channel."""
+        return self.second - self.level
+
+
+STANDARD = Law(1, 0, 0.0, 1.0, 0.0, True)
+
+
+def gaussian(second: Weight, level: Weight) -> Law:
+    """A convolution's output: Gaussian, the channel means too."""
+    between = to_float(level)
+    return Law(second, level, 0.0, max(to_float(second) - between, 0.0), between, True)
+
+
+def scaled(law: Law, power: Weight) -> Law:
+    """The unit times √power."""
+    factor = to_float(power)
+    if factor == 1:
+        return law
+    root = math.sqrt(factor)
+
+    def make() -> Points:
+        nodes, probs = law.points
+        return nodes * root, probs
+
+    return Law(
+        law.second * power,
+        law.level * power,
+        law.mean * root,
+        law.within * factor,
+        law.between * factor,
+        law.symmetric,
+        law.make and make,
+    )
+
+
+def normalised(law: Law) -> Law:
+    """Batch normalisation.
+
+    Raises:
+      ValueError: the variance inside a channel is 0.
+    """
+    variance = to_float(law.variance)
+    if variance <= 0:
+        raise ValueError("BatchNorm: got channels of variance 0; takes channels that vary")
+    if law.gaussian:
+        return STANDARD
+
+    def make() -> Points:
+        nodes, probs = law.points
+        means = _class_means(nodes, probs)
+        if len(means) == 1:
+            return (nodes - means[0]) / math.sqrt(variance), probs
+        flat = (nodes[None, :] - means[:, None]).ravel() / math.sqrt(variance)
+        return _binned(flat, probs.reshape(1, -1))
+
+    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make)
+
+
+def dropped(law: Law, rate: float) -> Law:
+    """Inverted dropout: 0 with probability `rate`, else divided by 1 − rate."""
+    if rate == 0:
+        return law
+    keep = 1 - Fraction(rate)
+
+    def make() -> Points:
+        nodes, probs = discrete(law)
+        kept = np.hstack([probs.sum(1, keepdims=True) * rate, probs * float(keep)])
+        return np.append(0.0, nodes / float(keep)), kept
+
+    return Law(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
+
+
+def maximum(law: Law, count: int) -> Law:
+    """The largest of `count` independent pixels of one channel."""
+    if count == 1:
+        return law
+    nodes, probs = discrete(law)
+    order = np.argsort(nodes, kind="stable")
+    nodes, probs = nodes[order], probs[:, order]
+    mass = probs.sum(1, keepdims=True)
+    below = np.cumsum(probs, axis=1) / mass
+    largest = np.diff(np.minimum(below, 1.0) ** count, axis=1, prepend=0.0)
+    return _discrete_law(nodes, mass * largest / largest.sum(1, keepdims=True))
+
+
+def averaged(law: Law, share: Weight) -> Law:
+    """A weighted mean of independent pixels of one channel; `share` is the sum of weights²."""
+    if share == 1:
+        return law
+    level, variance = law.level, law.variance * share
+
+    def make() -> Points:
+        nodes, probs = law.points
+        means = _class_means(nodes, probs)
+        return means, np.diag(probs.sum(1))
+
+    return Law(
+        level + variance,
+        level,
+        law.mean,
+        max(to_float(variance), 0.0),
+        law.between,
+        law.symmetric,
+        law.make and make,
+    )
+
+
+def add(a: Law, b: Law) -> Law:
+    """The sum of independent units."""
+    cross: Weight = 2 * a.mean * b.mean if a.mean and b.mean else 0
+
+    def make() -> Points:
+        if a.gaussian or b.gaussian:
+            return (b if a.gaussian else a).points
+        nodes = np.add.outer(a.points[0], b.points[0]).ravel()
+        rows = [np.outer(p, q).ravel() for p in a.points[1] for q in b.points[1]]
+        return _merged(*_binned(nodes, np.array(rows)))
+
+    return Law(
+        a.second + b.second + cross,
+        a.level + b.level + cross,
+        a.mean + b.mean,
+        a.within + b.within,
+        a.between + b.between,
+        a.symmetric and b.symmetric,
+        None if a.gaussian and b.gaussian else make,
+    )
+
+
+def discrete(law: Law) -> Points:
+    """The whole law, Gaussian part included, as points."""
+    if law.within == law.between == 0:
+        return law.points
+    return _merged(*_grid(law, (0.0,), _CLASSES))
+
+
+# ---- nonlinearities ---------------------------------------------------------------------------
+
+
+_SLOPES = {"relu": Fraction(0), "leaky_relu": Fraction(1, 100), "abs": Fraction(-1)}
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(x / 2)
+
+
+def _density(x: np.ndarray) -> np.ndarray:
+    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def _sigmoid_slope(x: np.ndarray) -> np.ndarray:
+    return _sigmoid(x) * _sigmoid(-x)
+
+
+def _tanh_slope(x: np.ndarray) -> np.ndarray:
+    return 1 - np.tanh(x) ** 2
+
+
+_GELU = math.sqrt(2 / math.pi)
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    # jax.nn.gelu's default is this approximation
+    return x / 2 * (1 + np.tanh(_GELU * (x + 0.044715 * x**3)))
+
+
+def _gelu_slope(x: np.ndarray) -> np.ndarray:
+    t = np.tanh(_GELU * (x + 0.044715 * x**3))
+    return (1 + t) / 2 + x / 2 * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
+
+
+# function, derivative, odd, and where its bend around 0 has ended
+_SMOOTH = {
+    "tanh": (np.tanh, _tanh_slope, True, 8.0),
+    "sigmoid": (_sigmoid, _sigmoid_slope, False, 16.0),
+    "gelu": (_gelu, _gelu_slope, False, 8.0),
+    "silu": (
+        lambda x: x * _sigmoid(x),
+        lambda x: _sigmoid(x) + x * _sigmoid_slope(x),
+        False,
+        16.0,
+    ),
+}
+
+
+@lru_cache(maxsize=256)
+def activated(law: Law, name: str) -> tuple[Law, Weight]:
+    """The law behind an activation, and E[φ′²] before it."""
+    if name == "linear":
+        return law, 1
+    if name in _SLOPES:
+        return _bent(law, name)
+    function, slope, odd, end = _SMOOTH[name]
+    nodes, probs = _grid(law, (-end, 0.0, end), 16)
+    values, total = function(nodes), probs.sum(0)
+    means = _class_means(values, probs)
+    symmetric = law.symmetric and odd
+    one_mean = len(means) == 1
+    level = 0 if symmetric and one_mean else float(probs.sum(1) @ means**2)
+    result = Law(
+        float(total @ values**2),
+        level,
+        0.0 if symmetric else float(total @ values),
+        0.0,
+        0.0,
+        symmetric,
+        lambda: _merged(values, probs),
+    )
+    return result, float(total @ slope(nodes) ** 2)
+
+
+def _bent(law: Law, name: str) -> tuple[Law, Weight]:
+    """ReLU, leaky ReLU and abs: slope 1 above 0 and s below, in closed form."""
+    exact = _SLOPES[name]
+    s = float(exact)
+    nodes, probs = law.points
+    total = probs.sum(0)
+    variance = law.within + law.between
+    open_, first, square = _rectified(nodes, variance)
+    mean = float(total @ (first + s * (nodes - first)))
+    if law.symmetric:
+        gain: Weight = (1 + exact * exact) / 2
+        second: Weight = law.second * gain
+    else:
+        gain = float(total @ (open_ + s * s * (1 - open_)))
+        second = float(total @ (square + s * s * (nodes**2 + variance - square)))
+    if law.gaussian:
+        level = _two_replicas(law.within, law.between, s)
+    else:
+        z, weights = _hermite(20 if law.between else 1)
+        at = nodes[:, None] + math.sqrt(law.between) * z
+        first = _rectified(at, law.within)[1]
+        mass = probs.sum(1)
+        means = probs @ (first + s * (at - first)) / mass[:, None]
+        level = float(mass @ means**2 @ weights)
+
+    def make() -> Points:
+        grid, rows = _grid(law, (0.0,), _CLASSES, positive=name == "relu")
+        return _merged(np.where(grid > 0, grid, s * grid), rows)
+
+    return Law(second, level, mean, 0.0, 0.0, False, make), gain
+
+
+def _rectified(x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P(h > 0), E[h⁺] and E[(h⁺)²] for h = x + N(0, variance)."""
+    if variance == 0:
+        top = np.maximum(x, 0.0)
+        return (x > 0).astype(float), top, top**2
+    sd = math.sqrt(variance)
+    p, d = ndtr(x / sd), sd * _density(x / sd)
+    return p, x * p + d, (x * x + variance) * p + x * d
+
+
+def _two_replicas(within: float, between: float, s: float) -> float:
+    """E[φ(h₁)φ(h₂)] for Gaussians that share their channel mean."""
+    variance = within + between
+    if variance == 0:
+        return 0.0
+    rho = between / variance
+
+    def kernel(r: float) -> float:
+        side = math.sqrt(max(1 - r * r, 0.0))
+        return variance * (side + r * (math.pi - math.acos(r))) / (2 * math.pi)
+
+    return (1 + s * s) * kernel(rho) - 2 * s * kernel(-rho)
+
+
+# ---- points -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=32)
+def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for E f(z), z standard normal."""
+    z, w = np.polynomial.hermite_e.hermegauss(count)
+    return z, w / w.sum()
+
+
+@lru_cache(maxsize=32)
+def _legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(count)
+
+
+def _class_means(nodes: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    return probs @ nodes / probs.sum(1)
+
+
+def _discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
+    total, means = probs.sum(0), _class_means(nodes, probs)
+    level = float(probs.sum(1) @ means**2)
+    second, mean = float(total @ nodes**2), float(total @ nodes)
+    return Law(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
+
+
+def _grid(
+    law: Law, breaks: tuple[float, ...], levels: int, positive: bool = False
+) -> Points:
+    """The whole law as points, each class split by `levels` values of the Gaussian channel mean.
+
+    Gauss–Legendre panels meet at `breaks`, where an activation bends, so sums converge spectrally.
+    With `positive`, all that lies below 0 may become one atom at 0.
+    """
+    nodes, probs = law.points
+    if law.within == law.between == 0:
+        return nodes, probs
+    shifts, weights = _hermite(levels if law.between else 1)
+    shifts = shifts * math.sqrt(law.between)
+    centers = np.add.outer(shifts, nodes)  # (levels, K)
+    sd = math.sqrt(law.within)
+    sizes = weights[:, None] * probs.sum(0)
+    seen = sizes > 1e-15
+    reach = sd * np.sqrt(2 * np.log(sizes[seen] / 1e-16))
+    low, high = float((centers[seen] - reach).min()), float((centers[seen] + reach).max())
+    positive = positive and low < 0 < high
+    low = 0.0 if positive else low
+    edges = [low, *(b for b in breaks if low < b < high), high]
+    if sd < 0.01 * max(np.diff(edges)):  # panels would not resolve the Gaussian
+        return _sampled(centers, probs, weights, sd)
+    y, w = [], []
+    for left, right in zip(edges, edges[1:]):
+        t, u = _legendre(64 if right - left < 30 * sd else 96)
+        y.append((left + right) / 2 + (right - left) / 2 * t)
+        w.append((right - left) / 2 * u)
+    grid, width = np.concatenate(y), np.concatenate(w)
+    kernel = _density((grid - centers[:, :, None]) / sd) * (width / sd)  # (levels, K, Y)
+    rows = (np.matmul(probs, kernel) * weights[:, None, None]).reshape(-1, len(grid))
+    mass = np.outer(weights, probs.sum(1)).ravel()
+    if not positive:
+        return grid, rows * (mass / rows.sum(1))[:, None]
+    atom = (ndtr(-centers / sd) @ probs.T * weights[:, None]).ravel()
+    rows *= ((mass - atom) / rows.sum(1))[:, None]
+    return np.append(0.0, grid), np.hstack([atom[:, None], rows])
+
+
+def _sampled(centers: np.ndarray, probs: np.ndarray, weights: np.ndarray, sd: float) -> Points:
+    z, u = _hermite(8 if sd else 1)
+    flat = np.add.outer(centers, sd * z).ravel()
+    rows = np.zeros((len(weights), len(probs), *centers.shape, len(z)))
+    for h, weight in enumerate(weights):
+        rows[h, :, h] = weight * probs[:, :, None] * u
+    return _binned(flat, rows.reshape(-1, flat.size))
+
+
+def _binned(nodes: np.ndarray, probs: np.ndarray) -> Points:
+    """At most 4·_BINS points, none astride 0, that keep mass, mean and square of every bin."""
+    if len(nodes) <= 4 * _BINS:
+        return nodes, probs
+    low, high = min(float(nodes.min()), 0.0), max(float(nodes.max()), 0.0)
+    down = np.clip((nodes / low * _BINS) if low else np.zeros_like(nodes), 0, _BINS - 1)
+    up = np.clip((nodes / high * _BINS) if high else np.zeros_like(nodes), 0, _BINS - 1)
+    index = np.where(nodes > 0, _BINS + up, down).astype(int)
+    total = probs.sum(0)
+    mass, first, square = (
+        np.bincount(index, total * nodes**k, minlength=2 * _BINS) for k in range(3)
+    )
+    used = mass > 0
+    middle = first[used] / mass[used]
+    half = np.sqrt(np.maximum(square[used] / mass[used] - middle**2, 0.0))
+    half = np.minimum(half, np.abs(middle))  # stay on one side of 0
+    rows = np.array([np.bincount(index, p, minlength=2 * _BINS)[used] for p in probs]) / 2
+    return np.concatenate([middle - half, middle + half]), np.hstack([rows, rows])
+
+
+def _merged(nodes: np.ndarray, probs: np.ndarray) -> Points:
+    """Classes of similar mean joined until at most `_CLASSES` are left."""
+    mass = probs.sum(1)
+    probs = probs[mass > 0]
+    if len(probs) <= _CLASSES:
+        return nodes, probs
+    order = np.argsort(_class_means(nodes, probs), kind="stable")
+    probs = probs[order]
+    place = np.cumsum(probs.sum(1)) - probs.sum(1) / 2
+    label = np.unique(np.minimum((place * _CLASSES).astype(int), _CLASSES - 1), return_inverse=True)
+    joined = np.zeros((label[1].max() + 1, len(nodes)))
+    np.add.at(joined, label[1], probs)
+    return nodes, joined
