@@ -6,8 +6,8 @@ Importing this package changes no JAX setting and starts no device.
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
 
-from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
 from erftheory.network.base import Network
+from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
 from erftheory.network.layers import (
     Activation,
     AvgPool,

@@ -25,9 +25,7 @@ def unet(levels: int, up=lambda: ConvTranspose(2, 2)):
     double = Chain(Conv(3), Activation("relu"), Conv(3))
     if not levels:
         return double
-    return Chain(
-        double, Branches(None, Chain(MaxPool(2), unet(levels - 1, up), up())), double
-    )
+    return Chain(double, Branches(None, Chain(MaxPool(2), unet(levels - 1, up), up())), double)
 
 
 NETWORKS = {
@@ -48,7 +46,10 @@ NETWORKS = {
     "residual": Chain(Conv(3, 2), Residual(Chain(Conv(3), Activation("relu"), Conv(3))) * 3),
     "projected": Residual(Chain(Conv(3, 2), Conv(3)), Conv(1, 2, padding=0)),
     "inception": Branches(
-        Conv(1), Chain(Conv(1), Conv(3)), Chain(Conv((1, 5)), Conv((5, 1))), MaxPool(3, 1, padding=1)
+        Conv(1),
+        Chain(Conv(1), Conv(3)),
+        Chain(Conv((1, 5)), Conv((5, 1))),
+        MaxPool(3, 1, padding=1),
     ),
     "misaligned": Branches(MaxPool(2), Conv(3, 2)),
     "nested": Residual(Branches(Conv(3), Residual(Conv(5)), merge="sum")) * 2,
@@ -79,7 +80,9 @@ def layer(draw, ndim: int):
 
 @st.composite
 def part(draw, ndim: int, depth: int = 2):
-    kinds = ["layer", "layer", "strided", "pool"] + (["residual", "branches", "repeat"] * (depth > 0))
+    kinds = ["layer", "layer", "strided", "pool"] + (
+        ["residual", "branches", "repeat"] * (depth > 0)
+    )
     kind = draw(st.sampled_from(kinds))
     same = Chain(
         *draw(

@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from networks import NETWORKS, network, unet
+from oracle import weights
 
 from erftheory import (
     AvgPool,
@@ -24,8 +26,6 @@ from erftheory import (
     moments,
     receptive_field,
 )
-from networks import NETWORKS, network, unet
-from oracle import weights
 
 names = pytest.mark.parametrize("name", NETWORKS)
 
@@ -94,7 +94,9 @@ def test_moments_equal_brute_force(name):
     found = weights(net)
     m = moments(net, "gradient", init=None)
     for axis in range(net.ndim):
-        assert (m.mean[axis], m.variance[axis], m.excess_kurtosis[axis]) == brute_moments(found, axis)
+        assert (m.mean[axis], m.variance[axis], m.excess_kurtosis[axis]) == brute_moments(
+            found, axis
+        )
 
 
 @names
@@ -134,7 +136,9 @@ def test_known_fields():
 
 def test_bilinear_unet_depends_on_the_phase():
     net = unet(2, lambda: Chain(Upsample(2, "bilinear"), Conv(1)))
-    assert {p.size for p in receptive_field(net).phases} == {(a, b) for a in (48, 52) for b in (48, 52)}
+    assert {p.size for p in receptive_field(net).phases} == {
+        (a, b) for a in (48, 52) for b in (48, 52)
+    }
 
 
 def test_gridding_has_extent_and_holes():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -75,11 +74,6 @@ class Network:
 
         builder = Builder(self.ndim)
         return builder.finish(self.lower(builder, 0, ""))
-
-    @property
-    def rate(self) -> tuple[Fraction, ...]:
-        """Input pixels per output pixel, one entry an axis."""
-        return self.graph.rate
 
     def named(self, name: str) -> Named:
         """The same network under a name that `until` and `summary` use."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-
 from fractions import Fraction
 
 from erftheory.network import arguments as arg
@@ -202,8 +201,8 @@ def _join(scope: str, name: str) -> str:
 
 
 def _freeze(network: Network) -> None:
-    """Value equality, hash and immutability from the repr-relevant state set so far."""
-    state = {k: v for k, v in vars(network).items() if k not in ("axes", "parts")}
+    """Value equality, hash and immutability from the state set so far."""
+    state = {k: v for k, v in vars(network).items() if k != "axes"}
     object.__setattr__(network, "_key", (type(network), tuple(state.items())))
 
 

@@ -335,9 +335,7 @@ class Upsample(Layer):
                 taps = tuple(a * b for a in taps for b in row)
             before = tuple((k - f + 1) // 2 for k, f in zip(shape, factor))
         after = tuple(k - f - p for k, f, p in zip(shape, factor, before))
-        return Step(
-            Kernel(shape, taps), factor, (1,) * ndim, before, after, up=True, kind="fixed"
-        )
+        return Step(Kernel(shape, taps), factor, (1,) * ndim, before, after, up=True, kind="fixed")
 
 
 def _hat(factor: int, align_corners: bool) -> list[Fraction]:

@@ -107,7 +107,9 @@ class Counts:
             raise ValueError("network: got a unit that no input reaches; takes a connected unit")
         self._walk, self._position, self._weighted = walk, position, weighted
         self.offset = tuple(first // f for (first, _), f in zip(span, walk.fine))
-        self.shape = tuple(last // f + 1 - o for (_, last), f, o in zip(span, walk.fine, self.offset))
+        self.shape = tuple(
+            last // f + 1 - o for (_, last), f, o in zip(span, walk.fine, self.offset)
+        )
 
     @cached_property
     def map(self) -> np.ndarray:
@@ -123,7 +125,9 @@ class Counts:
             return list(self.map.sum(axis=others) if others else self.map)
         place = None if self._position is None else (self._position[axis],)
         start, size = (self.offset[axis],), (self.shape[axis],)
-        return list(_unpack(self._walk.axis(axis, not self._weighted), place, self._weighted, start, size))
+        return list(
+            _unpack(self._walk.axis(axis, not self._weighted), place, self._weighted, start, size)
+        )
 
     @property
     def total(self) -> int | Fraction:

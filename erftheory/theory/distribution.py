@@ -365,9 +365,7 @@ def _discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
     return Law(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
 
 
-def _grid(
-    law: Law, breaks: tuple[float, ...], levels: int, positive: bool = False
-) -> Points:
+def _grid(law: Law, breaks: tuple[float, ...], levels: int, positive: bool = False) -> Points:
     """The whole law as points, each class split by `levels` values of the Gaussian channel mean.
 
     Gauss–Legendre panels meet at `breaks`, where an activation bends, so sums converge spectrally.

@@ -113,9 +113,7 @@ def _engines(walk: Walk, position, offset, shape, method) -> tuple[Callable, Cal
     def run(part: Walk, place, start, size) -> np.ndarray:
         loose = extent(part, place, loose=True)
         assert loose is not None
-        grid = tuple(
-            _size(last - first + 1, m) for (first, last), m in zip(loose, part.lattice)
-        )
+        grid = tuple(_size(last - first + 1, m) for (first, last), m in zip(loose, part.lattice))
         if math.prod(grid) > LARGEST:
             raise ValueError(
                 f"network: got a map of {' x '.join(map(str, grid))} lattice points; takes at most "
@@ -159,7 +157,10 @@ def _holes(walk: Walk, position, offset, shape):
             return holes(walk, position, offset, shape)
         return tuple(
             holes(
-                walk.axis(a), None if position is None else (position[a],), (offset[a],), (shape[a],)
+                walk.axis(a),
+                None if position is None else (position[a],),
+                (offset[a],),
+                (shape[a],),
             )
             for a in range(walk.ndim)
         )

@@ -42,7 +42,9 @@ def square_fixed(raw, order, outputs):
         if settled or not found:
             paths[port] = {port: [()]}
         else:
-            if random or own:  # these arrive uncorrelated: a source of their own beside the open ones
+            if (
+                random or own
+            ):  # these arrive uncorrelated: a source of their own beside the open ones
                 raise ValueError(
                     "network: got fixed layers (average pooling, interpolation) on a path that also "
                     "carries other signals; takes a convolution between fixed layers there"

@@ -60,7 +60,9 @@ def _cumulants(m: Sequence[Fraction]) -> list[Fraction]:
     """κ₁ … κ₄ from raw moments of mass 1: κ_r = m_r − Σ C(r−1, i−1) κ_i m_{r−i}."""
     k: list[Fraction] = [Fraction(0)]
     for r in range(1, 5):
-        k.append(m[r] - sum((comb(r - 1, i - 1) * k[i] * m[r - i] for i in range(1, r)), Fraction()))
+        k.append(
+            m[r] - sum((comb(r - 1, i - 1) * k[i] * m[r - i] for i in range(1, r)), Fraction())
+        )
     return k[1:]
 
 
@@ -68,7 +70,10 @@ def _raw(cumulants: Sequence[Fraction]) -> list[Fraction]:
     m = [Fraction(1)]
     for r in range(1, 5):
         m.append(
-            sum((comb(r - 1, i - 1) * cumulants[i - 1] * m[r - i] for i in range(1, r + 1)), Fraction())
+            sum(
+                (comb(r - 1, i - 1) * cumulants[i - 1] * m[r - i] for i in range(1, r + 1)),
+                Fraction(),
+            )
         )
     return m
 

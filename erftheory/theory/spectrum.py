@@ -209,10 +209,7 @@ class SpectrumAlgebra(Algebra[Spectrum]):
 
     def _line(self, axis: int, kernels):
         size, kept = self.grid[axis], self.kept[axis]
-        axis_kernels = tuple(
-            (_line_kernel(k, axis), (s[axis],), n)
-            for k, s, n in kernels
-        )
+        axis_kernels = tuple((_line_kernel(k, axis), (s[axis],), n) for k, s, n in kernels)
         key = (size, kept, axis_kernels)
         if key not in self._lines:
             values, rest = self._ones(kept), np.zeros(kept, np.complex128)
@@ -283,7 +280,15 @@ class SpectrumAlgebra(Algebra[Spectrum]):
             )  # fmt: skip
         return np.asarray(
             _line_map(
-                size, kept, values, carried,
-                last.weight, last.position, last.segment, last.count, last.excess, twice,
+                size,
+                kept,
+                values,
+                carried,
+                last.weight,
+                last.position,
+                last.segment,
+                last.count,
+                last.excess,
+                twice,
             )  # fmt: skip
         )

@@ -55,7 +55,9 @@ class Summary:
         table = [self.header, *self._cells()]
         widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
         lines = [
-            "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+            "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))
+            )
             for row in table
         ]
         note = f"sizes in input pixels; ERF std of the {self.signal} signal"

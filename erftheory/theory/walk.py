@@ -197,9 +197,7 @@ class _Lowering:
             from erftheory.theory.fixed import square_fixed
 
             raw = square_fixed(raw, self._order(raw), self._outputs())
-        vertices = _normalise(
-            raw, self._order(raw), self._outputs(), self._inputs(), self.raw
-        )
+        vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs(), self.raw)
         vertices = _contract(vertices, self.still)
         jump = tuple(int(r * f) for r, f in zip(self.graph.rate, self.fine))
         return Walk(self.ndim, self.fine, jump, vertices)
@@ -374,8 +372,6 @@ def _contract(vertices: list[list[Edge]], still: tuple[int, ...]) -> tuple[tuple
             new.append(row)
             place[v] = len(new) - 1
     return tuple(
-        tuple(
-            Edge(e.source, e.weight, merge_factors(e.factors), e.shift, e.restrict) for e in row
-        )
+        tuple(Edge(e.source, e.weight, merge_factors(e.factors), e.shift, e.restrict) for e in row)
         for row in new
     )
