@@ -34,7 +34,7 @@ class Kernel:
 
     @cached_property
     def exact(self) -> tuple[int | Fraction, ...]:
-        """Row-major taps as ints and Fractions; floats are read as the binary rationals they are."""
+        """Row-major taps as ints and Fractions; a float is the binary rational it is."""
         if self.taps is None:
             return (1,) * math.prod(self.shape)
         return tuple(Fraction(t) if isinstance(t, float) else t for t in self.taps)

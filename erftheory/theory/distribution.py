@@ -18,12 +18,20 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy.special import ndtr
 
+from erftheory.theory.points import (
+    CLASSES,
+    Points,
+    binned,
+    class_means,
+    density,
+    grid,
+    hermite,
+    merged,
+)
+
 Weight = int | Fraction | float
-Points = tuple[np.ndarray, np.ndarray]
 
 HUGE = 1e290
-_CLASSES = 8
-_BINS = 64
 
 
 def to_float(value: Weight) -> float:
@@ -121,11 +129,11 @@ def normalised(law: Law) -> Law:
 
     def make() -> Points:
         nodes, probs = law.points
-        means = _class_means(nodes, probs)
+        means = class_means(nodes, probs)
         if len(means) == 1:
             return (nodes - means[0]) / math.sqrt(variance), probs
         flat = (nodes[None, :] - means[:, None]).ravel() / math.sqrt(variance)
-        return _binned(flat, probs.reshape(1, -1))
+        return binned(flat, probs.reshape(1, -1))
 
     return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make)
 
@@ -157,6 +165,13 @@ def maximum(law: Law, count: int) -> Law:
     return _discrete_law(nodes, mass * largest / largest.sum(1, keepdims=True))
 
 
+def _discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
+    total, means = probs.sum(0), class_means(nodes, probs)
+    level = float(probs.sum(1) @ means**2)
+    second, mean = float(total @ nodes**2), float(total @ nodes)
+    return Law(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
+
+
 def averaged(law: Law, share: Weight) -> Law:
     """A weighted mean of independent pixels of one channel; `share` is the sum of weights²."""
     if share == 1:
@@ -165,7 +180,7 @@ def averaged(law: Law, share: Weight) -> Law:
 
     def make() -> Points:
         nodes, probs = law.points
-        means = _class_means(nodes, probs)
+        means = class_means(nodes, probs)
         return means, np.diag(probs.sum(1))
 
     return Law(
@@ -188,7 +203,7 @@ def add(a: Law, b: Law) -> Law:
             return (b if a.gaussian else a).points
         nodes = np.add.outer(a.points[0], b.points[0]).ravel()
         rows = [np.outer(p, q).ravel() for p in a.points[1] for q in b.points[1]]
-        return _merged(*_binned(nodes, np.array(rows)))
+        return merged(*binned(nodes, np.array(rows)))
 
     return Law(
         a.second + b.second + cross,
@@ -205,7 +220,7 @@ def discrete(law: Law) -> Points:
     """The whole law, Gaussian part included, as points."""
     if law.within == law.between == 0:
         return law.points
-    return _merged(*_grid(law, (0.0,), _CLASSES))
+    return merged(*grid(law.points, law.within, law.between, (0.0,), CLASSES))
 
 
 # ---- nonlinearities ---------------------------------------------------------------------------
@@ -216,10 +231,6 @@ _SLOPES = {"relu": Fraction(0), "leaky_relu": Fraction(1, 100), "abs": Fraction(
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(x / 2)
-
-
-def _density(x: np.ndarray) -> np.ndarray:
-    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
 def _sigmoid_slope(x: np.ndarray) -> np.ndarray:
@@ -265,9 +276,9 @@ def activated(law: Law, name: str) -> tuple[Law, Weight]:
     if name in _SLOPES:
         return _bent(law, name)
     function, slope, odd, end = _SMOOTH[name]
-    nodes, probs = _grid(law, (-end, 0.0, end), 16)
+    nodes, probs = grid(law.points, law.within, law.between, (-end, 0.0, end), 16)
     values, total = function(nodes), probs.sum(0)
-    means = _class_means(values, probs)
+    means = class_means(values, probs)
     symmetric = law.symmetric and odd
     one_mean = len(means) == 1
     level = 0 if symmetric and one_mean else float(probs.sum(1) @ means**2)
@@ -278,7 +289,7 @@ def activated(law: Law, name: str) -> tuple[Law, Weight]:
         0.0,
         0.0,
         symmetric,
-        lambda: _merged(values, probs),
+        lambda: merged(values, probs),
     )
     return result, float(total @ slope(nodes) ** 2)
 
@@ -301,7 +312,7 @@ def _bent(law: Law, name: str) -> tuple[Law, Weight]:
     if law.gaussian:
         level = _two_replicas(law.within, law.between, s)
     else:
-        z, weights = _hermite(20 if law.between else 1)
+        z, weights = hermite(20 if law.between else 1)
         at = nodes[:, None] + math.sqrt(law.between) * z
         first = _rectified(at, law.within)[1]
         mass = probs.sum(1)
@@ -309,8 +320,10 @@ def _bent(law: Law, name: str) -> tuple[Law, Weight]:
         level = float(mass @ means**2 @ weights)
 
     def make() -> Points:
-        grid, rows = _grid(law, (0.0,), _CLASSES, positive=name == "relu")
-        return _merged(np.where(grid > 0, grid, s * grid), rows)
+        places, rows = grid(
+            law.points, law.within, law.between, (0.0,), CLASSES, positive=name == "relu"
+        )
+        return merged(np.where(places > 0, places, s * places), rows)
 
     return Law(second, level, mean, 0.0, 0.0, False, make), gain
 
@@ -321,7 +334,7 @@ def _rectified(x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray, 
         top = np.maximum(x, 0.0)
         return (x > 0).astype(float), top, top**2
     sd = math.sqrt(variance)
-    p, d = ndtr(x / sd), sd * _density(x / sd)
+    p, d = ndtr(x / sd), sd * density(x / sd)
     return p, x * p + d, (x * x + variance) * p + x * d
 
 
@@ -337,111 +350,3 @@ def _two_replicas(within: float, between: float, s: float) -> float:
         return variance * (side + r * (math.pi - math.acos(r))) / (2 * math.pi)
 
     return (1 + s * s) * kernel(rho) - 2 * s * kernel(-rho)
-
-
-# ---- points -----------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=32)
-def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights for E f(z), z standard normal."""
-    z, w = np.polynomial.hermite_e.hermegauss(count)
-    return z, w / w.sum()
-
-
-@lru_cache(maxsize=32)
-def _legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(count)
-
-
-def _class_means(nodes: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    return probs @ nodes / probs.sum(1)
-
-
-def _discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
-    total, means = probs.sum(0), _class_means(nodes, probs)
-    level = float(probs.sum(1) @ means**2)
-    second, mean = float(total @ nodes**2), float(total @ nodes)
-    return Law(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
-
-
-def _grid(law: Law, breaks: tuple[float, ...], levels: int, positive: bool = False) -> Points:
-    """The whole law as points, each class split by `levels` values of the Gaussian channel mean.
-
-    Gauss–Legendre panels meet at `breaks`, where an activation bends, so sums converge spectrally.
-    With `positive`, all that lies below 0 may become one atom at 0.
-    """
-    nodes, probs = law.points
-    if law.within == law.between == 0:
-        return nodes, probs
-    shifts, weights = _hermite(levels if law.between else 1)
-    shifts = shifts * math.sqrt(law.between)
-    centers = np.add.outer(shifts, nodes)  # (levels, K)
-    sd = math.sqrt(law.within)
-    sizes = weights[:, None] * probs.sum(0)
-    seen = sizes > 1e-15
-    reach = sd * np.sqrt(2 * np.log(sizes[seen] / 1e-16))
-    low, high = float((centers[seen] - reach).min()), float((centers[seen] + reach).max())
-    positive = positive and low < 0 < high
-    low = 0.0 if positive else low
-    edges = [low, *(b for b in breaks if low < b < high), high]
-    if sd < 0.01 * max(np.diff(edges)):  # panels would not resolve the Gaussian
-        return _sampled(centers, probs, weights, sd)
-    y, w = [], []
-    for left, right in zip(edges, edges[1:]):
-        t, u = _legendre(64 if right - left < 30 * sd else 96)
-        y.append((left + right) / 2 + (right - left) / 2 * t)
-        w.append((right - left) / 2 * u)
-    grid, width = np.concatenate(y), np.concatenate(w)
-    kernel = _density((grid - centers[:, :, None]) / sd) * (width / sd)  # (levels, K, Y)
-    rows = (np.matmul(probs, kernel) * weights[:, None, None]).reshape(-1, len(grid))
-    mass = np.outer(weights, probs.sum(1)).ravel()
-    if not positive:
-        return grid, rows * (mass / rows.sum(1))[:, None]
-    atom = (ndtr(-centers / sd) @ probs.T * weights[:, None]).ravel()
-    rows *= ((mass - atom) / rows.sum(1))[:, None]
-    return np.append(0.0, grid), np.hstack([atom[:, None], rows])
-
-
-def _sampled(centers: np.ndarray, probs: np.ndarray, weights: np.ndarray, sd: float) -> Points:
-    z, u = _hermite(8 if sd else 1)
-    flat = np.add.outer(centers, sd * z).ravel()
-    rows = np.zeros((len(weights), len(probs), *centers.shape, len(z)))
-    for h, weight in enumerate(weights):
-        rows[h, :, h] = weight * probs[:, :, None] * u
-    return _binned(flat, rows.reshape(-1, flat.size))
-
-
-def _binned(nodes: np.ndarray, probs: np.ndarray) -> Points:
-    """At most 4·_BINS points, none astride 0, that keep mass, mean and square of every bin."""
-    if len(nodes) <= 4 * _BINS:
-        return nodes, probs
-    low, high = min(float(nodes.min()), 0.0), max(float(nodes.max()), 0.0)
-    down = np.clip((nodes / low * _BINS) if low else np.zeros_like(nodes), 0, _BINS - 1)
-    up = np.clip((nodes / high * _BINS) if high else np.zeros_like(nodes), 0, _BINS - 1)
-    index = np.where(nodes > 0, _BINS + up, down).astype(int)
-    total = probs.sum(0)
-    mass, first, square = (
-        np.bincount(index, total * nodes**k, minlength=2 * _BINS) for k in range(3)
-    )
-    used = mass > 0
-    middle = first[used] / mass[used]
-    half = np.sqrt(np.maximum(square[used] / mass[used] - middle**2, 0.0))
-    half = np.minimum(half, np.abs(middle))  # stay on one side of 0
-    rows = np.array([np.bincount(index, p, minlength=2 * _BINS)[used] for p in probs]) / 2
-    return np.concatenate([middle - half, middle + half]), np.hstack([rows, rows])
-
-
-def _merged(nodes: np.ndarray, probs: np.ndarray) -> Points:
-    """Classes of similar mean joined until at most `_CLASSES` are left."""
-    mass = probs.sum(1)
-    probs = probs[mass > 0]
-    if len(probs) <= _CLASSES:
-        return nodes, probs
-    order = np.argsort(_class_means(nodes, probs), kind="stable")
-    probs = probs[order]
-    place = np.cumsum(probs.sum(1)) - probs.sum(1) / 2
-    label = np.unique(np.minimum((place * _CLASSES).astype(int), _CLASSES - 1), return_inverse=True)
-    joined = np.zeros((label[1].max() + 1, len(nodes)))
-    np.add.at(joined, label[1], probs)
-    return nodes, joined

@@ -46,8 +46,8 @@ def square_fixed(raw, order, outputs):
                 random or own
             ):  # these arrive uncorrelated: a source of their own beside the open ones
                 raise ValueError(
-                    "network: got fixed layers (average pooling, interpolation) on a path that also "
-                    "carries other signals; takes a convolution between fixed layers there"
+                    "network: got fixed layers (average pooling, interpolation) on a path that "
+                    "also carries other signals; takes a convolution between fixed layers there"
                 )
             paths[port] = dict(found)
     return result

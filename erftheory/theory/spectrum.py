@@ -152,8 +152,9 @@ def _line_kernel(kernel: Kernel, axis: int) -> Kernel:
     if kernel.taps is None:
         return Kernel((kernel.shape[axis],))
     if kernel.signed and axis == 0:  # Π marginals = mass^(d−1) · taps
-        mass = kernel.mass ** (len(kernel.shape) - 1)
-        return Kernel((kernel.shape[0],), kernel.marginal(0), Fraction(kernel.scale) * mass)
+        mass = Fraction(kernel.mass)
+        divisor = kernel.scale * mass ** (len(kernel.shape) - 1)
+        return Kernel((kernel.shape[0],), kernel.marginal(0), Fraction(divisor))
     return Kernel((kernel.shape[axis],), kernel.marginal(axis), 1 if kernel.signed else None)
 
 
@@ -173,11 +174,13 @@ class SpectrumAlgebra(Algebra[Spectrum]):
 
     def pull(self, signal: Spectrum, edge: Edge) -> Spectrum:
         values, shift = signal.values, signal.shift
-        plain = [f for f in edge.factors if not isinstance(f.kernel, Walk)]
+        plain = [
+            (f.kernel, f.spacing, f.count) for f in edge.factors if isinstance(f.kernel, Kernel)
+        ]
         if plain:
-            values = self._kernels(values, [(f.kernel, f.spacing, f.count) for f in plain])
-            for f in plain:
-                reach = (f.count * s * (k - 1) for k, s in zip(f.kernel.shape, f.spacing))  # type: ignore[union-attr]
+            values = self._kernels(values, plain)
+            for kernel, spacing, count in plain:
+                reach = (count * s * (k - 1) for k, s in zip(kernel.shape, spacing))
                 shift = tuple(a + b for a, b in zip(shift, reach))
         for f in edge.factors:
             if isinstance(f.kernel, Walk):
