@@ -1,0 +1,16 @@
+"""Executed nets: random weights, autodiff, and the referees that judge the theory by them."""
+
+from erftheory.empirical.execute import apply, gradient_of_ones, initialise, ones_params
+from erftheory.empirical.referees import enumerated, probe_receptive_field
+from erftheory.empirical.sampling import batches, sample
+
+__all__ = [
+    "apply",
+    "batches",
+    "enumerated",
+    "gradient_of_ones",
+    "initialise",
+    "ones_params",
+    "probe_receptive_field",
+    "sample",
+]

@@ -1,0 +1,158 @@
+"""Referees: slow routes that assume nothing of the theory they judge.
+
+`enumerated` takes E[g²] over all weight settings of a tiny net, without sampling error.
+`probe_receptive_field` watches NaN spread through the executed net.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from erftheory.empirical.cone import canvas
+from erftheory.empirical.execute import Mode, initialise, run
+from erftheory.empirical.plan import plan
+from erftheory.erf import ERF, ErrorBound
+from erftheory.network.arguments import integer
+from erftheory.network.base import Network, check_network
+
+LIMIT = 20
+_WIDTH = 1 << 10
+
+
+def enumerated(network: Network, channels: int = 1, seed: int = 0) -> ERF:
+    """The exact mean of g² over all nets whose weights are ± their standard deviation.
+
+    A net of K weights has 2^K settings, K at most 20; all run in float64 on one fixed generic
+    input (iid normal from `seed`). For a ReLU net it equals the convolution of the variance
+    kernels, whatever the input; see the law ACT-2.
+
+    Returns:
+      an `ERF` of the variance signal with `.samples` = 2^K.
+
+    Raises:
+      ValueError: more than 20 weights, or a global operation.
+    """
+    graph = check_network("network", network).graph
+    integer("channels", channels)
+    place = canvas(graph)
+    made = plan(graph, channels, 1)
+    mode = Mode(framed=True, statistics="frozen")
+    inside = tuple(slice(f, f + n) for f, n in zip(place.first, place.size))
+    with jax.enable_x64(True):
+        # rademacher weights are ± their standard deviation: their sizes are the magnitudes
+        drawn = initialise(
+            network, jax.random.key(0), channels, "rademacher", "he", 1, jnp.float64
+        ).weights
+        leaves, tree = jax.tree.flatten(jax.tree.map(jnp.abs, drawn))
+        count = sum(leaf.size for leaf in leaves)
+        if count > LIMIT:
+            raise ValueError(
+                f"network: got {count} weights, 2**{count} nets; takes at most {LIMIT} weights"
+            )
+        x = jax.random.normal(jax.random.key(seed), (1, *place.shape), jnp.float64)
+        bounds = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+        def gradient(index: jax.Array) -> jax.Array:
+            signs = 1.0 - 2.0 * ((index >> jnp.arange(count)) & 1)
+            parts = jnp.split(signs.astype(jnp.float64), bounds)
+            weights = tree.unflatten(
+                [leaf * part.reshape(leaf.shape) for leaf, part in zip(leaves, parts)]
+            )
+
+            def unit(x: jax.Array) -> jax.Array:
+                return run(made, weights, x, mode, None)[(slice(None), *place.unit)].sum()
+
+            return jax.grad(unit)(x)[(0, *inside)]
+
+        width = min(_WIDTH, 1 << count)
+
+        @jax.jit
+        def total() -> jax.Array:
+            rows = jnp.arange(1 << count).reshape(-1, width)
+            means = lax.map(lambda row: jnp.square(jax.vmap(gradient)(row)).mean(axis=0), rows)
+            return means.mean(axis=0)
+
+        mean = np.asarray(total())
+    return ERF(
+        offset=place.offset,
+        signal="variance",
+        method="enumerated",
+        error=ErrorBound("rounding", 1e-13 * math.sqrt(mean.size)),
+        map=mean,
+        samples=1 << count,
+        metadata={"channels": channels, "weights": "rademacher", "power": float(mean.sum())},
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the NaN probe found, one entry an axis.
+
+    Attributes:
+      size: input pixels from the first to the last that reach the unit.
+      offset: input index of the first for output index 0 (the convention of `ERF.offset`).
+    """
+
+    size: tuple[int, ...]
+    offset: tuple[int, ...]
+
+
+def probe_receptive_field(network: Network, channels: int = 2, margin: int = 2) -> Probe:
+    """The receptive field of the executed random net, by bisection with NaN.
+
+    With all pixels up to index j of an axis NaN, the unit is NaN exactly if the receptive field
+    starts at j or before; likewise from the other end. Batch norm and dropout act as identities,
+    because statistics would carry NaN everywhere and masks would hide it.
+
+    Raises:
+      ValueError: a global operation.
+      RuntimeError: the field reaches the rim of the canvas, so padding may hide some of it.
+    """
+    graph = check_network("network", network).graph
+    integer("margin", margin, 1)
+    # in input pixels: a net that up-samples has several output pixels to one of them
+    place = canvas(graph, margin=margin * max(math.ceil(1 / rate) for rate in graph.rate))
+    made = plan(graph, channels, 1)
+    weights = initialise(network, jax.random.key(1), channels).weights
+    mode = Mode(framed=True, statistics="skip")
+    ndim = graph.ndim
+
+    @jax.jit
+    def reached(axis: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+        """Whether NaN at pixels [low, high) of `axis` arrives, for a batch."""
+
+        def one(axis: Any, low: Any, high: Any) -> jax.Array:
+            grids = jnp.stack(jnp.meshgrid(*map(jnp.arange, place.shape), indexing="ij"))
+            position = grids[axis]
+            x = jnp.where((position >= low) & (position < high), jnp.nan, 1.0)
+            y = run(made, weights, x[None].astype(jnp.float32), mode, None)
+            return jnp.isnan(y[(slice(None), *place.unit)]).any()
+
+        return jax.vmap(one)(axis, low, high)
+
+    # rows: per axis, the largest prefix and the largest suffix that do not reach the unit
+    axes = np.repeat(np.arange(ndim), 2)
+    lengths = np.array(place.shape)[axes]
+    suffix = np.arange(2 * ndim) % 2 == 1
+    silent, loud = np.zeros(2 * ndim, int), lengths.copy()
+    while (loud - silent > 1).any():
+        middle = (silent + loud) // 2
+        low = np.where(suffix, lengths - middle, 0)
+        high = np.where(suffix, lengths, middle)
+        hit = np.asarray(reached(axes, low, high))
+        silent, loud = np.where(hit, silent, middle), np.where(hit, middle, loud)
+    first, last = loud[::2] - 1, lengths[1::2] - loud[1::2]
+    if (silent == 0).any():
+        raise RuntimeError("the NaN probe reached the rim of its canvas; a larger margin is needed")
+    shift = [f - o for f, o in zip(place.first, place.offset)]
+    return Probe(
+        tuple(int(n) for n in last - first + 1),
+        tuple(int(f - s) for f, s in zip(first, shift)),
+    )
