@@ -35,7 +35,7 @@ from erftheory.theory.masses import balance, plain, power, product, same
 from erftheory.theory.widths import widths
 
 INITS = ("he", "lecun", "xavier")
-_PROBES = 64  # iterations of a plain chain that are looked at before its scale is extrapolated
+_PROBES = 64  # iterations looked at, if they last, before the scale alone is extrapolated
 
 Group = tuple[int, Law]  # channels, law of a unit
 
@@ -225,7 +225,8 @@ class _Pass:
             if runs and same(runs[-1][1].power, run.power):
                 count += runs.pop()[0]
             left = op.times - 1 - done  # the last iteration may have another width
-            if left > 0 and (count >= 3 or (chain and done >= _PROBES)):
+            settled = done >= _PROBES or _alike(before, groups)
+            if left > 0 and (count >= 3 or chain) and settled:
                 groups = _extrapolate(before, groups, left)
                 count, done = count + left, done + left
             runs.append((count, run))
@@ -308,6 +309,23 @@ def _concat(inputs: list[list[Group]]) -> tuple[list[Group], list]:
             links.append((i, g, len(output), 1, 1))
             output.append(group)
     return output, links
+
+
+def _alike(before: list[Group], after: list[Group]) -> bool:
+    """True if the states differ by their scales at most."""
+    if len(before) != len(after):
+        return False
+    for (_, old), (_, new) in zip(before, after):
+        size = to_float(old.second), to_float(new.second)
+        for one, two, power in (
+            (to_float(old.level), to_float(new.level), 1.0),
+            (old.within, new.within, 1.0),
+            (old.between, new.between, 1.0),
+            (old.mean, new.mean, 0.5),
+        ):
+            if abs(one / size[0] ** power - two / size[1] ** power) > 1e-12:
+                return False
+    return True
 
 
 def _extrapolate(before: list[Group], after: list[Group], times: int) -> list[Group]:

@@ -1,0 +1,493 @@
+"""The forward mean-field pass against closed forms, quadrature, and sampled wide nets."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.graph import Concat, Input, Sum
+from erftheory.network.layers import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dropout,
+    MaxPool,
+    Upsample,
+)
+from erftheory.theory import distribution as dist
+from erftheory.theory.gains import transfer
+from erftheory.theory.meanfield import meanfield_gains
+
+C, BN, RELU = Conv(3), BatchNorm(), Activation("relu")
+KEPT = 1 - 1 / math.pi  # variance of a rectified unit over half its second moment
+
+
+def ratios(network, **options):
+    """Power of branch over shortcut at each sum of two inputs."""
+    graph = network.graph
+    gains = meanfield_gains(graph, **options)
+    found = []
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node.op, Sum):
+            first, second = (
+                transfer(graph, gains, node.op.fork, i) * gains.links[index][k].gain
+                for k, i in enumerate(node.inputs)
+            )
+            found.append(first / second)
+    return found
+
+
+def total(network, **options):
+    return transfer(network.graph, meanfield_gains(network.graph, **options))
+
+
+# ---- residual nets with batch norm -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_preactivation_blocks_follow_the_closed_form(m):
+    blocks = [Residual(Chain(*[BN, RELU, C] * m))] * 40
+    wanted = [KEPT ** (1 - m) / (1 + KEPT * i) for i in range(40)]
+    assert ratios(Chain(*blocks)) == pytest.approx(wanted, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("m", "published"),
+    [(2, [1.467, 0.872, 0.621, 0.482]), (3, [2.152, 1.280, 0.911, 0.707])],
+)
+def test_preactivation_blocks_against_published_numbers(m, published):
+    blocks = [Residual(Chain(*[BN, RELU, C] * m))] * 4
+    assert ratios(Chain(*blocks)) == pytest.approx(published, abs=5.1e-4)
+
+
+def post_activation(blocks):
+    block = Chain(Residual(Chain(C, BN, RELU, C, BN)), RELU)
+    return Chain(C, BN, RELU, *[block] * blocks)
+
+
+def test_postactivation_blocks_against_published_numbers():
+    found = ratios(post_activation(4))
+    assert found == pytest.approx([4.306, 2.107, 1.390, 1.037], rel=3e-3)
+
+
+def test_postactivation_second_block_by_quadrature():
+    """Var of ReLU(ReLU(a) + b), a and b standard normal, by two-dimensional integration."""
+    phi = stats.norm.pdf
+
+    def moment(k):
+        low = integrate.quad(lambda b: max(b, 0.0) ** k * phi(b), -9, 9, points=[0])[0] / 2
+
+        def inner(a):
+            return integrate.quad(lambda b: (a + b) ** k * phi(b), -a, 9)[0] * phi(a)
+
+        return low + integrate.quad(inner, 0, 9, epsabs=1e-11)[0]
+
+    variance = moment(2) - moment(1) ** 2
+    found = ratios(post_activation(2))
+    assert found == pytest.approx([2 / KEPT**2, 1 / (KEPT * variance)], rel=1e-8)
+
+
+def test_deep_postactivation_trunk_keeps_its_accuracy():
+    """The trunk of 60 blocks by convolution and rectification on a fine uniform grid."""
+    h = 0.01
+    x = np.arange(-1200, 8000) * h
+    noise = stats.norm.pdf(np.arange(-900, 901) * h) * h
+    zero = 1200
+    law = np.zeros(len(x))
+    law[zero], law[zero + 1 :] = 0.5, stats.norm.pdf(x[zero + 1 :]) * h
+    law /= law.sum()
+    wanted = []
+    for _ in range(60):
+        variance = law @ x**2 - (law @ x) ** 2
+        wanted.append(1 / (KEPT * variance))
+        from scipy.signal import fftconvolve
+
+        law = np.maximum(fftconvolve(law, noise, mode="same"), 0)
+        law[zero] += law[:zero].sum()
+        law[:zero] = 0
+        law /= law.sum()
+    assert ratios(post_activation(60)) == pytest.approx(wanted, rel=2e-3)
+
+
+def test_projection_resets_the_ratio():
+    reset = Residual(Chain(C, BN, RELU, C, BN), Chain(Conv(1), BN))
+    found = ratios(Chain(post_activation(3), reset))
+    # both branches divide by a variance of a convolution: only the inner BN tells them apart
+    inner = ratios(Chain(C, BN, RELU, reset))
+    assert inner == pytest.approx([1 / KEPT], rel=1e-12)
+    assert found[-1] != pytest.approx(found[-2], rel=0.1)
+
+
+# ---- closed forms ----------------------------------------------------------------------------
+
+
+def test_relu_law_of_a_standard_unit():
+    law, gain = dist.activated(dist.STANDARD, "relu")
+    assert gain == Fraction(1, 2) and law.second == Fraction(1, 2)
+    assert law.level == pytest.approx(1 / (2 * math.pi), rel=1e-14)
+    assert law.variance == pytest.approx(KEPT / 2, rel=1e-14)
+    nodes, probs = law.points
+    assert probs.sum() == pytest.approx(1, abs=1e-14)
+    assert (probs @ nodes)[0] == pytest.approx(law.mean, rel=1e-13)
+    assert (probs @ nodes**2)[0] == pytest.approx(0.5, rel=1e-13)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_channel_means_follow_the_arc_cosine_kernel(name, share):
+    slope = {"relu": 0.0, "leaky_relu": 0.01, "abs": -1.0}[name]
+    law = dist.gaussian(1.7, 1.7 * share)
+    sd, spread = math.sqrt(1.7 * (1 - share)), math.sqrt(1.7 * share)
+
+    def squared_mean(z):
+        m = spread * z
+        top = m * stats.norm.cdf(m / sd) + sd * stats.norm.pdf(m / sd)
+        return (top + slope * (m - top)) ** 2 * stats.norm.pdf(z)
+
+    wanted = integrate.quad(squared_mean, -10, 10, points=[0], epsabs=1e-13)[0]
+    assert dist.activated(law, name)[0].level == pytest.approx(wanted, rel=1e-9)
+
+
+SLOPES = {
+    "tanh": lambda x: 1 / math.cosh(x) ** 2,
+    "sigmoid": lambda x: 1 / (2 * math.cosh(x / 2)) ** 2,
+    "silu": lambda x: (s := 1 / (1 + math.exp(-x))) + x * s * (1 - s),
+}
+FUNCTIONS = {
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+SLOPES["gelu"] = lambda x: (FUNCTIONS["gelu"](x + 1e-5) - FUNCTIONS["gelu"](x - 1e-5)) / 2e-5
+
+
+@pytest.mark.parametrize("name", list(FUNCTIONS))
+@pytest.mark.parametrize("sd", [0.03, 0.7, 1.0, 3.0, 40.0])
+def test_smooth_activations_against_quadrature(name, sd):
+    def expected(f):
+        return integrate.quad(
+            lambda x: f(x) * stats.norm.pdf(x, scale=sd),
+            *(-9 * sd, 9 * sd),
+            points=[p for p in (-20, -3, 0, 3, 20) if abs(p) < 9 * sd],
+            limit=400,
+            epsabs=1e-12,
+        )[0]
+
+    law, gain = dist.activated(dist.gaussian(sd**2, 0), name)
+    function, slope = FUNCTIONS[name], SLOPES[name]
+    assert gain == pytest.approx(expected(lambda x: slope(x) ** 2), rel=1e-7)
+    assert law.second == pytest.approx(expected(lambda x: function(x) ** 2), rel=1e-7)
+    assert law.mean == pytest.approx(expected(function), rel=1e-7, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "linear"])
+def test_jax_agrees_on_the_activations(name):
+    jax = pytest.importorskip("jax")
+    x = np.linspace(-4, 4, 41)
+    function = {"relu": lambda v: np.maximum(v, 0), "linear": lambda v: v}.get(name)
+    ours = function(x) if function else dist._SMOOTH[name][0](x)
+    theirs = getattr(jax.nn, name, lambda v: v)(x.astype(np.float32))
+    np.testing.assert_allclose(ours, np.asarray(theirs), atol=2e-6)
+
+
+def test_max_pool_is_an_order_statistic():
+    law, _ = dist.activated(dist.STANDARD, "relu")
+    top = dist.maximum(law, 4)
+
+    def moment(k):
+        def density(x):
+            return x**k * 4 * stats.norm.cdf(x) ** 3 * stats.norm.pdf(x)
+
+        return integrate.quad(density, 0, 10)[0]
+
+    assert top.mean == pytest.approx(moment(1), rel=2e-3)
+    assert top.second == pytest.approx(moment(2), rel=2e-3)
+
+
+def test_average_pool_divides_the_variance_inside_channels():
+    law, _ = dist.activated(dist.gaussian(2, 1), "relu")
+    mean = dist.averaged(law, Fraction(1, 9))
+    assert mean.level == law.level
+    assert mean.variance == pytest.approx(law.variance / 9, rel=1e-12)
+
+
+@given(
+    st.floats(0.05, 20), st.floats(0, 0.9), st.sampled_from(["relu", "abs", "leaky_relu", "tanh"])
+)
+@settings(max_examples=40, deadline=None)
+def test_points_agree_with_the_moments(second, share, name):
+    """relu(conv) + conv through a second activation: points, moments and bounds are consistent."""
+    law, _ = dist.activated(dist.gaussian(second, second * share), name)
+    law = dist.add(law, dist.gaussian(1.0, 0.25))
+    after, gain = dist.activated(law, name)
+    nodes, probs = after.points
+    assert probs.sum() == pytest.approx(1, abs=1e-12)
+    assert probs.sum(0) @ nodes == pytest.approx(after.mean, abs=3e-4 * math.sqrt(after.second))
+    assert probs.sum(0) @ nodes**2 == pytest.approx(float(after.second), rel=3e-4)
+    assert 0 <= after.mean**2 <= after.level * (1 + 1e-9) + 1e-12 <= after.second + 1e-9
+    assert 0 < gain <= 1 + 1e-12
+
+
+# ---- exact rationals -------------------------------------------------------------------------
+
+
+def exactly(value, wanted):
+    return not isinstance(value, float) and value == wanted
+
+
+def test_linear_and_relu_chains_are_exact():
+    chain = Chain(Conv(3, channels=8), Conv(5, channels=32), Conv(1, channels=4))
+    assert exactly(total(chain, in_channels=2), 8 * Fraction(8, 2) * 4 * Fraction(1, 8))
+    assert exactly(total(chain, in_channels=2, init="lecun"), 2)
+    xavier = Fraction(16, 10) * Fraction(64, 40) * Fraction(8, 36)
+    assert exactly(total(chain, in_channels=2, init="xavier"), xavier)
+    relu = Chain(*[C, RELU] * 30)
+    assert exactly(total(relu), 1)
+    assert exactly(total(relu, signal="gradient").__class__(1), 1)
+    leaky = Chain(C, Activation("leaky_relu"), C)
+    assert exactly(total(leaky), 2 * Fraction(10001, 10000))
+    assert exactly(total(Chain(C, Dropout(0.5), RELU, C)), 4)
+
+
+def test_residuals_are_exact():
+    assert all(exactly(r, 2) for r in ratios(Chain(*[Residual(C)] * 5)))
+    assert all(exactly(r, 2) for r in ratios(Chain(*[Residual(Chain(C, RELU, C))] * 5)))
+
+
+def test_groups_and_depthwise():
+    assert exactly(total(Chain(Conv(3, channels=8, groups=4)), in_channels=16), 1)
+    depthwise = Conv(3, groups="depthwise")
+    assert exactly(total(Chain(C, depthwise)), 4)
+    wide = Chain(Conv(1, channels=6), Conv(3, groups="depthwise", channels=18))
+    assert exactly(total(wide, in_channels=1), 12 * 6)
+    with pytest.raises(ValueError, match=r"^\S.*: got 10 channels; .* multiple of 6"):
+        total(Chain(Conv(1, channels=6), Conv(3, groups="depthwise", channels=10)))
+
+
+def test_fixed_layers_have_their_power_and_their_mass():
+    for layer, power, mass in (
+        (AvgPool(3), Fraction(1, 9), 1),
+        (MaxPool(3), 1, 1),
+        (Upsample(2), 4, 4),
+        (Upsample(2, "bilinear"), Fraction(20, 16) ** 2, 4),
+    ):
+        assert exactly(total(Chain(layer)), power)
+        assert total(Chain(layer), signal="gradient") == mass
+
+
+def test_transposed_convolution():
+    layer = ConvTranspose(4, stride=2, padding=1, channels=8)
+    assert exactly(total(Chain(layer), in_channels=4), 4)
+    shortcut = Chain(Upsample(2), Conv(1, channels=8))
+    both = Chain(Conv(1, channels=4), BN, Residual(Chain(layer, BN), Chain(shortcut, BN)))
+    # forward 2/4 · 1 against 2 · 1; backward 2·2 against 2·2·4
+    assert ratios(both) == pytest.approx([4 * 2 / (16 / 2)], rel=1e-12)
+
+
+# ---- explicit gains --------------------------------------------------------------------------
+
+
+def test_an_explicit_gain_is_the_ratio():
+    branch = Chain(BN, RELU, C, AvgPool(3, stride=1, padding=1), C)
+    found = ratios(Chain(Residual(branch, gain=3), Residual(C, gain=Fraction(9, 4))))
+    assert found[0] == pytest.approx(3, rel=1e-14) and found[1] == pytest.approx(2.25, rel=1e-14)
+    found = ratios(Chain(Residual(C, gain=Fraction(9, 4))), signal="gradient")
+    assert exactly(ratios(Residual(C, gain=3))[0], 3)
+    assert found == pytest.approx([1.5], rel=1e-14)
+    nested = Residual(Chain(Residual(C), C), gain=3)
+    assert ratios(nested, signal="gradient")[-1] == pytest.approx(math.sqrt(3), rel=1e-14)
+
+
+def test_an_explicit_gain_scales_the_forward_state():
+    """Gain 3 on a He branch of variance 2: the trunk grows by 3, so the next ratio is 2/4."""
+    found = ratios(Chain(Residual(C, gain=3), Residual(Chain(BN, C))))
+    assert found[1] == pytest.approx(2 / 4, rel=1e-14)
+
+
+# ---- concatenation and sums of groups --------------------------------------------------------
+
+
+def test_dense_concatenation_keeps_groups_apart():
+    """BN divides each part of a concatenation by its own variance."""
+    layer = Chain(BN, RELU, Conv(3, channels=4))
+    net = Chain(Conv(1, channels=12), Branches(None, layer), Branches(None, layer), BN, RELU, C)
+    graph = net.graph
+    gains = meanfield_gains(graph, channels=10, in_channels=1)
+    last = len(graph.nodes) - 1
+    assert gains.channels[last - 3] == (12, 4, 4)
+    links = {link.source: link.gain for link in gains.links[last - 2]}
+    first = Fraction(1, 2)  # the first convolution has variance 2
+    branch = 1 / KEPT  # a He convolution of rectified units: 2 · 1/2 less its channel means
+    assert links == {0: first, 1: pytest.approx(branch), 2: pytest.approx(branch)}
+    assert {link.target for link in gains.links[last]} == {0}
+    assert {link.gain for link in gains.links[last]} == {Fraction(2 * 10, 20)}
+
+
+def test_concatenated_parts_share_channel_means_in_the_right_proportion():
+    net = Chain(Branches(Conv(1, channels=3), Chain(Conv(1, channels=1), RELU)), C, BN)
+    gains = meanfield_gains(net.graph, channels=4, in_channels=1)
+    # second (3·2 + 1·1)/4, channel means (0 + 1/π)/4; He doubles both
+    variance = 2 * (7 - 1 / math.pi) / 4
+    assert gains.links[-1][0].gain == pytest.approx(1 / variance, rel=1e-12)
+
+
+def test_sums_refine_groups():
+    left = Branches(Conv(1, channels=2), Conv(1, channels=6))
+    right = Branches(Conv(1, channels=4), Conv(1, channels=4))
+    gains = meanfield_gains(Residual(left, right).graph, in_channels=1)
+    assert gains.channels[-1] == (2, 2, 4)
+    found = {(k.input, k.source, k.target): k.gain for k in gains.links[-1]}
+    third, half = Fraction(1, 3), Fraction(1, 2)
+    assert found == {
+        (0, 0, 0): 1,
+        (0, 1, 1): third,
+        (0, 1, 2): 2 * third,
+        (1, 0, 0): half,
+        (1, 0, 1): half,
+        (1, 1, 2): 1,
+    }
+
+
+def test_unequal_sums_are_errors():
+    with pytest.raises(ValueError, match="^[^\n]*: got a sum of 4 and 6 channels; takes [^\n]*$"):
+        meanfield_gains(Branches(Conv(1, channels=4), Conv(1, channels=6), merge="sum").graph)
+    with pytest.raises(ValueError, match="^init: got 'glorot'; takes"):
+        meanfield_gains(Chain(C).graph, init="glorot")
+    with pytest.raises(ValueError, match="^signal: got 'power'; takes"):
+        meanfield_gains(Chain(C).graph, signal="power")
+
+
+def test_widths_left_open():
+    assert meanfield_gains(Residual(Chain(C, C)).graph).channels == [(16,)] * 4
+    assert meanfield_gains(Residual(Conv(3, channels=7)).graph).channels[0] == (7,)
+    net = Chain(Conv(1, channels=64), Residual(Chain(C, Conv(1), C * 3)), Conv(1, channels=1))
+    gains = meanfield_gains(net.graph, channels=24)
+    assert [c for (c,) in gains.channels] == [1, 64, 24, 24, 64, 64, 1]
+
+
+# ---- repetitions -----------------------------------------------------------------------------
+
+BLOCKS = [
+    Chain(C, RELU),
+    Residual(Chain(BN, RELU, C)),
+    Chain(Residual(Chain(C, BN, RELU, C, BN)), RELU),
+    Chain(C, Activation("tanh")),
+    Residual(Chain(C, Activation("gelu"), C), gain=0.5),
+    Chain(Branches(None, Chain(BN, RELU, Conv(3, channels=8))), Conv(1, channels=16)),
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.parametrize("signal", ["variance", "gradient"])
+def test_a_repetition_equals_its_copies(block, signal):
+    stem, head = Chain(Conv(3, channels=16), BN, RELU), Residual(Chain(C, BN))
+    for times in (2, 7):
+        rolled = Chain(stem, block * times, head)
+        copies = Chain(stem, *[block] * times, head)
+        one, many = (float(total(net, signal=signal)) for net in (rolled, copies))
+        assert one == pytest.approx(many, rel=1e-9)
+        gains = meanfield_gains(rolled.graph, signal=signal)
+        ((index, runs),) = gains.runs.items()
+        assert sum(count for count, _ in runs) == times
+        product = math.prod(transfer(rolled.graph.nodes[index].op.graph, g) ** n for n, g in runs)
+        if "tanh" not in repr(block):
+            assert float(product) == pytest.approx(float(gains.links[index][0].gain), rel=1e-9)
+
+
+def test_runs_come_output_first():
+    gains = meanfield_gains((Residual(Chain(BN, RELU, C)) * 3).graph)
+    ((_, runs),) = gains.runs.items()
+    body = (Residual(Chain(BN, RELU, C)) * 3).graph.nodes[1].op.graph
+    powers = [transfer(body, g) for _, g in runs]
+    assert powers == pytest.approx([1 + 1 / (1 + KEPT * i) for i in (2, 1, 0)])
+
+
+@pytest.mark.parametrize("block", [C, Chain(C, RELU), Chain(C, Activation("tanh")), Residual(C)])
+def test_a_long_repetition_is_instant(block):
+    gains = meanfield_gains(Chain(block * 10**9, C).graph)
+    assert math.isfinite(float(transfer(Chain(block * 10**9, C).graph, gains)))
+    ((_, runs),) = gains.runs.items()
+    assert sum(count for count, _ in runs) == 10**9 and len(runs) == 1
+
+
+# ---- sampled wide nets -----------------------------------------------------------------------
+
+
+def sampled(graph, width, inputs, rng):
+    """Power at the input over power at the output of one net of 1×1 convolutions, by hand."""
+    values, back = [rng.standard_normal((width, inputs))], {}
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        op, xs = node.op, [values[i] for i in node.inputs]
+        x = xs[0]
+        if isinstance(op, Conv):
+            w = rng.standard_normal((op.channels or width, len(x))) * math.sqrt(2 / len(x))
+            y, pull = w @ x, lambda g, w=w: [w.T @ g]
+        elif isinstance(op, BatchNorm):
+            sd = x.std(1, keepdims=True)
+            y = (x - x.mean(1, keepdims=True)) / sd
+
+            def pull(g, y=y, sd=sd):
+                return [(g - g.mean(1, keepdims=True) - y * (g * y).mean(1, keepdims=True)) / sd]
+        elif isinstance(op, Activation):
+            slope = (x > 0) * 1.0 if op.name == "relu" else 1 - np.tanh(x) ** 2
+            y = np.maximum(x, 0) if op.name == "relu" else np.tanh(x)
+            pull = lambda g, slope=slope: [g * slope]  # noqa: E731
+        elif isinstance(op, Sum):
+            y, pull = sum(xs), lambda g, n=len(xs): [g] * n
+        else:
+            assert isinstance(op, Concat)
+            cuts = np.cumsum([len(v) for v in xs])[:-1]
+            y, pull = np.concatenate(xs), lambda g, cuts=cuts: np.split(g, cuts)
+        values.append(y)
+        back[index] = pull
+    grads = [np.zeros_like(v) for v in values]
+    grads[-1] = rng.standard_normal(values[-1].shape)
+    for index in range(len(values) - 1, 0, -1):
+        for i, g in zip(graph.nodes[index].inputs, back[index](grads[index]), strict=True):
+            grads[i] = grads[i] + g
+    return np.mean(grads[0] ** 2) / np.mean(grads[-1] ** 2)
+
+
+ONE = Conv(1)
+NETS = {
+    "relu": Chain(ONE, RELU, ONE, RELU, ONE),
+    "relu then norm": Chain(ONE, RELU, ONE, RELU, ONE, BN, RELU, ONE, RELU, BN, ONE),
+    "tanh then norm": Chain(ONE, Activation("tanh"), ONE, Activation("tanh"), ONE, BN),
+    "post-activation": Chain(
+        ONE, BN, RELU, *[Chain(Residual(Chain(ONE, BN, RELU, ONE, BN)), RELU)] * 3
+    ),
+    "post-activation, no norm": Chain(
+        ONE, *[Chain(Residual(Chain(ONE, RELU, ONE)), RELU)] * 2, ONE, BN
+    ),
+    "skip into tanh": Chain(ONE, BN, RELU, *[Chain(Residual(ONE), Activation("tanh"))] * 2, BN),
+    "dense": Chain(
+        ONE, *[Branches(None, Chain(BN, RELU, Conv(1, channels=256)))] * 2, BN, RELU, ONE
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_sampled_wide_nets_agree(name):
+    """Batch means over 24 independent nets; the width's own bias is about 1/width."""
+    graph = NETS[name].graph
+    rng = np.random.default_rng(20)
+    width = 256
+    found = np.array([sampled(graph, width, 256, rng) for _ in range(24)])
+    gains = meanfield_gains(graph, channels=width)
+    assert isinstance(graph.nodes[0].op, Input)
+    out = gains.channels[-1]
+    mass = sum(
+        c * float(m) for c, m in zip(gains.channels[0], [transfer(graph, gains)], strict=True)
+    ) / sum(gains.channels[0])
+    assert len(out) == 1
+    error = found.std(ddof=1) / math.sqrt(len(found))
+    assert abs(found.mean() - mass) < 4 * error + 2.5 / width * mass
+    assert error < 0.03 * mass  # the test can see deviations of a few percent
