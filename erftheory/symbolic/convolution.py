@@ -260,7 +260,7 @@ def _first_terms(side: Any) -> Any:
         return taylor(side, z, _TERMS)
     index, first, _ = side.args[1].args
     partial = sp.expand(sp.Sum(side.args[0], (index, first, _TERMS)).doit())
-    return sum(partial.coeff(z, power) * z**power for power in range(_TERMS))
+    return sum(_coefficient(partial, z, power) * z**power for power in range(_TERMS))
 
 
 def _mean_as_coefficient(side: Any) -> Any:
@@ -269,13 +269,13 @@ def _mean_as_coefficient(side: Any) -> Any:
     def integrate(integrand: Any, limits: Any) -> Any:
         if tuple(limits) != (omega, -sp.pi, sp.pi):
             raise ArithmeticError(f"not one period: {limits}")
-        return 2 * sp.pi * _constant(sp.expand(_to_phase(integrand)))
+        return 2 * sp.pi * _coefficient(sp.expand(_to_phase(integrand)), _PHASE, 0)
 
     return side.replace(sp.Integral, integrate)
 
 
-def _constant(series: Any) -> Any:
-    return series.coeff(_PHASE, 0)
+def _coefficient(polynomial: Any, name: Any, power: int) -> Any:
+    return polynomial.coeff(name, power)
 
 
 def _listed_cases() -> tuple[dict[Any, Any], ...]:

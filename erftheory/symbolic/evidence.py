@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal
 
 import sympy as sp
@@ -100,13 +101,18 @@ def generic_branch(expression: Any) -> Any:
 
 def taylor(expression: Any, variable: sp.Symbol, order: int) -> Any:
     """The Taylor polynomial of `expression` at 0, the terms below variable^order."""
-    return sp.series(expression, variable, 0, order).removeO()
+    return sum(_taylor(term, variable, order) for term in sp.Add.make_args(expression))
+
+
+@cache
+def _taylor(term: Any, variable: sp.Symbol, order: int) -> Any:
+    return sp.series(term, variable, 0, order).removeO()
 
 
 def series_of_rest(residual: Any, variable: sp.Symbol) -> Any:
     """What is left of a difference below the order O(variable^r) that the statement claims."""
     order = residual.getO().getn()
-    return sp.simplify(taylor(residual.removeO(), variable, order))
+    return sp.expand(taylor(residual.removeO(), variable, order))
 
 
 def limit_in_depth(side: Any) -> Any:

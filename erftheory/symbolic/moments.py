@@ -157,7 +157,7 @@ def _uniform_law() -> tuple[Step, ...]:
 def _uniform_moments() -> tuple[Step, ...]:
     square = total(m**2 / k, _TAPS)
     second, fourth = (total(_DEVIATION**power / k, _TAPS) for power in (2, 4))
-    faulhaber = SymbolicIdentity("sums of powers for all n and k")
+    faulhaber = SymbolicIdentity("sums of powers for all n and k", _close_sums, _as_ratio)
     return (
         Step(
             "uniform mean",
@@ -203,6 +203,19 @@ def _uniform_moments() -> tuple[Step, ...]:
             SYMBOLIC,
         ),
     )
+
+
+def _close_sums(side: Any) -> Any:
+    return side.replace(sp.Sum, _closed_sum)
+
+
+@cache
+def _closed_sum(term: Any, limits: Any) -> Any:
+    return sp.factor(sp.Sum(sp.expand(term), limits).doit())
+
+
+def _as_ratio(residual: Any) -> Any:
+    return sp.cancel(sp.together(residual))
 
 
 def _as_powers(side: Any) -> Any:

@@ -19,6 +19,7 @@ _LATEX_ESCAPES = {character: "\\" + character for character in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "κ": r"$\kappa$",
     "σ": r"$\sigma$",
+    "τ": r"$\tau$",
     "ω": r"$\omega$",
     "√": r"$\surd$",
     "→": r"$\to$",
