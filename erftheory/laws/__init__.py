@@ -1,0 +1,22 @@
+"""The claims about receptive fields, each one object with its source and its evidence.
+
+A law is registered by `@law(id, statement, source)` on a function from a `Context` to a list of
+`Evidence`; the modules of this package hold them by topic. To add a law, write one function.
+"""
+
+# isort: off
+# The order of these imports is the order of the laws.
+from erftheory.laws import fields, signals, limits, shapes  # noqa: F401
+# isort: on
+from erftheory.laws.base import (
+    Context,
+    Engines,
+    Evidence,
+    Law,
+    Verdict,
+    law,
+    registry,
+    select,
+)
+
+__all__ = ["Context", "Engines", "Evidence", "Law", "Verdict", "law", "registry", "select"]

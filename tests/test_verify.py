@@ -1,0 +1,197 @@
+"""The command line: table, JSON, exit codes, bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from rich.console import Console
+
+from erftheory import cli
+from erftheory import verify as v
+from erftheory.laws import Engines
+from erftheory.verify import Arguments
+
+CHEAP = "LK-1,LIM-1,SIG-1"
+
+
+@pytest.fixture(scope="module")
+def engines() -> Engines:
+    return Engines.load()
+
+
+def _run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = v.main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_holds_and_writes_the_record(capsys, tmp_path):
+    path = tmp_path / "evidence.json"
+    code, out, err = _run(capsys, "--depth", "5", "--laws", CHEAP, "--json", str(path))
+    assert (code, err) == (0, "")
+    assert "3 of 3 laws hold" in out and "\x1b" not in out
+    record = json.loads(path.read_text())
+    assert record["arguments"]["depth"] == 5 and record["environment"]["packages"]["jax"]
+    assert [law["id"] for law in record["laws"]] == ["SIG-1", "LIM-1", "LK-1"]
+    for law in record["laws"]:
+        assert law["holds"] and law["statement"] and law["source"] and law["seconds"] >= 0
+        for e in law["evidence"]:
+            assert {"route", "quantity", "measured", "expected", "margin"} <= e.keys()
+            assert e["margin"] >= 0
+    five = {e[side] for e in record["laws"][0]["evidence"] for side in ("route", "against")}
+    assert five == {"symbolic", "counting", "spectrum", "direct", "autodiff"}
+    assert os.listdir(tmp_path) == ["evidence.json"]
+
+
+def test_real_networks_are_read(capsys):
+    _, out, _ = _run(capsys, "--laws", "LIM-1")
+    row = next(line.split() for line in out.splitlines() if line.startswith("resnet34"))
+    assert row[1:3] == ["899", "32"]
+    assert float(row[3]) > 0 and 0 < float(row[4]) < 1
+    plain = next(line.split() for line in out.splitlines() if line.startswith("64 layers"))
+    assert plain[4:] == ["129", "1", "6.532", "0.05064"]  # √(64·8/12) = 6.532
+
+
+def test_a_failing_law_exits_1_and_is_named(engines, tmp_path):
+    def moments(network, **options):
+        found = engines.moments(network, **options)
+        return replace(found, variance=tuple(x + Fraction(1, 7) for x in found.variance))
+
+    path = tmp_path / "e.json"
+    stream = io.StringIO()
+    code, record = v.verify(
+        Arguments(depth=4, laws="LK-1,SIG-1", json=str(path)),
+        replace(engines, moments=moments),
+        Console(file=stream, width=100),
+    )
+    assert code == 1
+    assert "1 of 2 laws hold" in stream.getvalue() and "failed: LK-1" in stream.getvalue()
+    assert [law["holds"] for law in json.loads(path.read_text())["laws"]] == [True, False]
+
+
+def test_quiet_prints_one_line(capsys):
+    code, out, err = _run(capsys, "--laws", "LIM-1", "--quiet")
+    assert code == 0 and err == "" and len(out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--depth", "0"], "depth: got 0; takes an integer >= 1"),
+        (["--depth", "-3"], "depth: got -3"),
+        (["--depth", "x"], "--depth"),
+        (["--kernel", "1"], "kernel: got 1; takes an integer >= 2"),
+        (["--samples", "0"], "samples: got 0"),
+        (["--seed", "-1"], "seed: got -1"),
+        (["--laws", "SIG-9"], "takes ids of: RF-1, RF-2, SIG-1"),
+        (["--laws", "ZZZ-*"], "takes ids of: RF-1, RF-2, SIG-1"),
+        (["--nonsense"], "--nonsense"),
+        (["extra"], "extra"),
+        (["--json", "/no/such/folder/e.json"], "json: got '/no/such/folder/e.json'"),
+        (["--json", "/"], "json: got '/', it is a folder"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(capsys, monkeypatch, arguments, said):
+    def never(*args, **options):
+        raise AssertionError("work started")
+
+    monkeypatch.setattr(v, "_run", never)
+    code, out, err = _run(capsys, *arguments)
+    assert code == 2 and out == ""
+    assert said in err and len(err.splitlines()) == 1
+
+
+def test_checking_the_path_changes_nothing(tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text("precious")
+    before = old.stat().st_mtime_ns
+    v.check_writable(str(old))
+    v.check_writable(str(tmp_path / "new.json"))
+    assert os.listdir(tmp_path) == ["old.json"]
+    assert old.read_text() == "precious" and old.stat().st_mtime_ns == before
+
+
+def test_writing_replaces_whole_and_keeps_links(tmp_path, monkeypatch):
+    target, link = tmp_path / "real.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    v.write_atomically(v.check_writable(str(link)), "new")
+    assert link.is_symlink() and target.read_text() == "new"
+
+    def broken(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(v.os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        v.write_atomically(target, "newer")
+    assert target.read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "real.json"]
+
+
+def test_a_device_is_written_to_and_stays_one():
+    v.write_atomically(v.check_writable("/dev/null"), "gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.parametrize("width", [100, 140, 60, 30])
+def test_no_number_is_cut_at_any_width(engines, width):
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None)
+    code, record = v.verify(Arguments(depth=6, laws="LK-1,CLT-1,SIG-1,GRW-2"), engines, console)
+    text = stream.getvalue()
+    assert code == 0 and "…" not in text and "\x1b" not in text
+    flat = "".join(c for c in text if c not in " \n│┌┐└┘├┤┬┴┼─|+-")
+    for law in record["laws"]:
+        assert law["id"].replace("-", "") in flat
+    if width >= 96:
+        assert max(map(len, text.splitlines())) <= width or "note" in text
+        assert text.count("holds") >= 4
+        for cell in ("SIG-1", "CLT-1", "exact"):
+            assert cell in text
+
+
+def test_colours_on_a_terminal_only(engines):
+    stream = io.StringIO()
+    console = Console(file=stream, width=110, force_terminal=True, color_system="standard")
+    v.verify(Arguments(depth=3, laws="LIM-1"), engines, console)
+    assert "\x1b[32m" in stream.getvalue()
+
+
+def test_show():
+    assert v.show(3**64) == "3.43368e30"
+    assert v.show(-(10**12)) == "-1.00000e12"
+    assert v.show(10**5000).startswith("~1e")
+    assert v.show(Fraction(1, 3)) == "1/3"
+    assert v.show(Fraction(10**9, 3**12)) == "1881.68"
+    assert v.show(((0, 5), 1.5)) == "0, 5, 1.5"
+    assert v._plain(2**60) == 2.0**60 and isinstance(v._plain(Fraction(4, 2)), int)
+    assert v._plain(float("nan")) == "nan"
+
+
+def test_module_runs_from_the_shell():
+    done = subprocess.run(
+        [sys.executable, "-m", "erftheory.verify", "--laws", "NO-1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("erftheory verify: laws: got 'NO-1'")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_cli_summary(capsys):
+    assert cli.main(["summary", "resnet18"]) == 0
+    out = capsys.readouterr().out
+    assert "435" in out and "RF" in out
+    assert cli.main(["summary", "resnet18", "--until", "nowhere"]) == 2
+    assert cli.main(["summary", "nonsense"]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 2 and "resnet34" in err
+    assert cli.main(["verify", "--laws", "LIM-1", "--quiet"]) == 0
