@@ -1,0 +1,163 @@
+"""Promises of the package as a whole: what its import does, what depends on what, what it holds."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import erftheory
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "erftheory"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import erftheory
+for name in sorted(m.name for m in pkgutil.walk_packages(erftheory.__path__, "erftheory.")):
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+for name in erftheory.__all__:
+    getattr(erftheory, name)
+"""
+
+
+def test_import_loads_neither_jax_nor_sympy_nor_matplotlib_nor_flint():
+    heavy = "('jax', 'sympy', 'matplotlib', 'flint', 'scipy')"
+    done = python(f"import sys, erftheory; print([m for m in {heavy} if m in sys.modules])")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_imports_without_a_device():
+    """A JAX without any usable platform fails on first use, so an import that uses it fails."""
+    done = python(IMPORT_ALL, JAX_PLATFORMS="nonexistent")
+    assert done.returncode == 0, done.stderr
+    control = python("import jax; jax.numpy.zeros(1)", JAX_PLATFORMS="nonexistent")
+    assert control.returncode != 0
+
+
+def test_every_module_imports_without_changing_a_jax_setting():
+    code = f"import jax; before = dict(jax.config.values){IMPORT_ALL}"
+    code += "assert dict(jax.config.values) == before, 'changed'"
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    control = python(
+        "import jax; before = dict(jax.config.values); jax.config.update('jax_enable_x64', True)\n"
+        "assert dict(jax.config.values) == before, 'changed'"
+    )
+    assert "changed" in control.stderr
+
+
+def test_matplotlib_and_sympy_wait_for_their_first_use():
+    done = python(
+        "import sys, erftheory as e\n"
+        "e.receptive_field(e.Chain(e.Conv(3), ndim=1) * 4)\n"
+        "e.exact(e.Chain(e.Conv(3), ndim=1) * 4).std\n"
+        "print([m for m in ('sympy', 'matplotlib') if m in sys.modules])"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_all_lists_what_exists():
+    assert sorted(set(erftheory.__all__)) == sorted(erftheory.__all__)
+    for name in erftheory.__all__:
+        assert hasattr(erftheory, name), name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        erftheory.no_such_name  # noqa: B018
+
+
+def test_version_is_the_projects():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert erftheory.__version__ == project["version"]
+
+
+def test_package_is_marked_as_typed():
+    assert resources.files("erftheory").joinpath("py.typed").is_file()
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, anywhere but for type checkers alone."""
+    names = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_dependencies_point_one_way(path):
+    place = path.relative_to(PACKAGE).as_posix()
+    top = place.split("/")[0].removesuffix(".py")
+    names = imported(path)
+    roots = {name.split(".")[0] for name in names}
+    if top != "symbolic":
+        assert "sympy" not in roots, "SymPy belongs to symbolic/ alone"
+    if top not in ("plotting", "figures", "report"):
+        assert "matplotlib" not in roots, "matplotlib belongs to plotting alone"
+    assert not any(n.startswith(("jax._src", "jax.core")) for n in names), "private JAX names"
+    if top not in ("laws", "verify", "report", "cli", "figures"):
+        for name in names:
+            assert not name.startswith(("erftheory.laws", "erftheory.verify")), name
+    if top == "network":
+        eager = eager_imports(path)
+        assert not any(n.startswith(("erftheory.theory", "erftheory.empirical")) for n in eager)
+
+
+def eager_imports(path: Path) -> set[str]:
+    """Modules imported when the file itself is imported: top-level statements only."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def repository_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, cwd=ROOT
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_file_names_a_place_on_one_machine():
+    place = re.compile(rb"(?<![\w.\-/:])/(?:work|root|home|tmp)/[\w.]")
+    assert place.search(b"see /" + b"tmp/x")  # the pattern can find something
+    found = []
+    for path in repository_files():
+        data = path.read_bytes()
+        if b"\0" not in data[:4096]:
+            found += [(path.name, m.group()) for m in place.finditer(data)]
+    assert not found
+
+
+def test_modules_stay_short():
+    long = {p.name: n for p in MODULES if (n := len(p.read_text("utf-8").splitlines())) > 500}
+    assert not long

@@ -1,0 +1,30 @@
+"""What the documentation shows is what happens."""
+
+import doctest
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_examples_of_the_readme_print_what_it_shows():
+    failed, tried = doctest.testfile(
+        str(ROOT / "README.md"), module_relative=False, optionflags=doctest.ELLIPSIS
+    )
+    assert tried > 5
+    assert failed == 0
+
+
+def test_links_lead_to_files():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
+def test_modules_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:erftheory/)?((?:network|theory|empirical|laws)/\w+\.py)`", text))
+    assert len(named) > 5
+    missing = {n for n in named if not (ROOT / "erftheory" / n).is_file()}
+    assert missing == {"laws/TOPIC.py", "theory/NAME.py"}  # the two that are placeholders
