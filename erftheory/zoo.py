@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from erftheory.network.arguments import integer, one_of
+from erftheory.network.arguments import Padding, integer, one_of
 from erftheory.network.base import Network
 from erftheory.network.combine import Branches, Chain, Residual
 from erftheory.network.layers import (
@@ -25,7 +25,7 @@ from erftheory.network.layers import (
 _RELU = Activation("relu")
 
 
-def _unit(channels: int, kernel, stride=1, padding="same", **options) -> Chain:
+def _unit(channels: int, kernel, stride=1, padding: Padding = "same", **options) -> Chain:
     """Convolution, batch norm, ReLU: the brick of most networks below."""
     return Chain(
         Conv(kernel, stride, padding=padding, channels=channels, **options), BatchNorm(), _RELU
@@ -103,9 +103,10 @@ def _resnet(
     for i, (depth, stride, dilation) in enumerate(zip(depths, strides, dilations)):
         channels, before = 64 * 2**i, 1 if i == 0 else dilations[i - 1]
         project = kind != "basic" or i > 0
-        blocks = [_residual(channels, stride, before, project, kind)]
+        blocks: list[Network] = [_residual(channels, stride, before, project, kind).named("first")]
         if depth > 1:
-            blocks.append(_residual(channels, 1, dilation, False, kind) * (depth - 1))
+            rest = _residual(channels, 1, dilation, False, kind) * (depth - 1)
+            blocks.append(rest.named("rest"))
         stages.append(Chain(*blocks).named(f"layer{i + 1}"))
     stem = Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("stem")
     return Chain(stem, *stages)
@@ -123,17 +124,17 @@ def resnet34() -> Network:
 
 def resnet50(stride: str = "3x3") -> Network:
     """ResNet-50 with its strides in the "3x3" (torchvision, RF 427) or the first "1x1" (the paper
-    and Keras, RF 483 in the count of Araujo et al. 2019, which puts strides at a stage's end)."""
+    and Keras, RF 483; A19 count 483 too, with the stride in the last 3x3 of the stage before)."""
     return _resnet((3, 4, 6, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
 def resnet101(stride: str = "3x3") -> Network:
-    """ResNet-101 (He et al. 2016); `stride` as in `resnet50`."""
+    """ResNet-101 (He et al. 2016); `stride` as in `resnet50`. RF 971, with "1x1" 1027."""
     return _resnet((3, 4, 23, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
 def resnet152(stride: str = "3x3") -> Network:
-    """ResNet-152 (He et al. 2016); `stride` as in `resnet50`."""
+    """ResNet-152 (He et al. 2016); `stride` as in `resnet50`. RF 1451, with "1x1" 1507."""
     return _resnet((3, 8, 36, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
@@ -141,7 +142,7 @@ def deeplab(output_stride: int = 16, aspp: bool = False) -> Network:
     """The dilated ResNet-50 of DeepLab-v3 (Chen et al. 2017), output stride 16 or 8.
 
     `aspp` adds the atrous pyramid (dilations 6, 12, 18; twice that at stride 8) without its image
-    pooling, which would see everything.
+    pooling, which would see everything. RF 427, with `aspp` 1003, at either output stride.
     """
     if one_of("output_stride", output_stride, (16, 8)) == 16:
         net = _resnet((3, 4, 6, 3), "3x3", (1, 2, 2, 1), (1, 1, 1, 2))
@@ -155,7 +156,12 @@ def deeplab(output_stride: int = 16, aspp: bool = False) -> Network:
 
 
 def googlenet() -> Network:
-    """GoogLeNet / Inception-v1 (Szegedy et al. 2015) as in torchvision (3x3 for its 5x5)."""
+    """GoogLeNet / Inception-v1 (Szegedy et al. 2015) as in torchvision (3x3 for its 5x5).
+
+    Its `ceil_mode` pools pad one pixel after, none before. RF 379, stride 32.
+    """
+
+    after = ((0, 1), (0, 1))
 
     def block(c1, r3, c3, r5, c5, pool):
         return Branches(
@@ -166,10 +172,10 @@ def googlenet() -> Network:
         )
 
     return Chain(
-        Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("pool1"),
-        Chain(_unit(64, 1), _unit(192, 3), MaxPool(3, 2, padding=1)).named("pool2"),
+        Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=after)).named("pool1"),
+        Chain(_unit(64, 1), _unit(192, 3), MaxPool(3, 2, padding=after)).named("pool2"),
         Chain(block(64, 96, 128, 16, 32, 32), block(128, 128, 192, 32, 96, 64)).named("inception3"),
-        MaxPool(3, 2, padding=1).named("pool3"),
+        MaxPool(3, 2, padding=after).named("pool3"),
         Chain(
             block(192, 96, 208, 16, 48, 64),
             block(160, 112, 224, 24, 64, 64),
@@ -177,7 +183,7 @@ def googlenet() -> Network:
             block(112, 144, 288, 32, 64, 64),
             block(256, 160, 320, 32, 128, 128),
         ).named("inception4"),
-        MaxPool(2, 2).named("pool4"),
+        MaxPool(2, 2, padding=after).named("pool4"),
         Chain(block(256, 160, 320, 32, 128, 128), block(384, 192, 384, 48, 128, 128)).named(
             "inception5"
         ),
@@ -265,17 +271,20 @@ def densenet121() -> Network:
 
 
 def densenet169() -> Network:
-    """DenseNet-169 (Huang et al. 2017)."""
+    """DenseNet-169 (Huang et al. 2017). RF 3351, stride 32."""
     return _densenet((6, 12, 32, 32))
 
 
 def densenet201() -> Network:
-    """DenseNet-201 (Huang et al. 2017)."""
+    """DenseNet-201 (Huang et al. 2017). RF 3863, stride 32."""
     return _densenet((6, 12, 48, 32))
 
 
 def mobilenet_v1() -> Network:
-    """MobileNet-v1 (Howard et al. 2017). RF 315, stride 32."""
+    """MobileNet-v1 (Howard et al. 2017). RF 315, stride 32.
+
+    Strided layers pad one pixel on both sides; Keras pads only after.
+    """
     plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
     plan += [(1024, 2), (1024, 1)]
     blocks, channels = [_unit(32, 3, 2).named("stem")], 32
@@ -331,7 +340,10 @@ def convnext_tiny() -> Network:
 
 
 def replknet31b() -> Network:
-    """RepLKNet-31B (Ding et al. 2022): depthwise 31, 29, 27 and 13, the small kernels merged."""
+    """RepLKNet-31B (Ding et al. 2022): depthwise 31, 29, 27 and 13, the small kernels merged.
+
+    RF 9011, stride 32.
+    """
     stages: list[Network] = [
         Chain(
             _unit(128, 3, 2),
@@ -352,6 +364,7 @@ def replknet31b() -> Network:
         wide = Chain(
             BatchNorm(),
             Conv(1, channels=4 * channels),
+            BatchNorm(),
             Activation("gelu"),
             Conv(1, channels=channels),
             BatchNorm(),
@@ -412,7 +425,7 @@ def wavenet(stacks: int = 1, layers: int = 10, channels: int = 64) -> Network:
 
 
 def c3d() -> Network:
-    """C3D (Tran et al. 2015), time × height × width, up to pool5."""
+    """C3D (Tran et al. 2015), time × height × width, up to pool5. RF 76 x 150 x 150."""
     plan = [(64, 1, (1, 2, 2)), (128, 1, 2), (256, 2, 2), (512, 2, 2), (512, 2, 2)]
     blocks = []
     for i, (channels, depth, pool) in enumerate(plan, start=1):

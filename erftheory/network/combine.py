@@ -31,10 +31,16 @@ class Chain(Network):
 
     def find(self, endpoint: str) -> Network | None:
         for i, part in enumerate(self.parts):
+            if i and endpoint.startswith("["):
+                break  # "[0]" counts from the start: a repetition behind other parts needs a name
             found = part.find(endpoint)
             if found is not None:
                 return Chain(*self.parts[:i], found, ndim=self._ndim)
         return None
+
+    def endpoints(self) -> tuple[str, ...]:
+        names = ((i, name) for i, part in enumerate(self.parts) for name in part.endpoints())
+        return tuple(name for i, name in names if not (i and name.startswith("[")))
 
     def __repr__(self) -> str:
         extra = [] if self._ndim is None else [f"ndim={self._ndim}"]
