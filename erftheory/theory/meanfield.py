@@ -5,6 +5,11 @@ the weight variances, the channel counts, the derivative of every activation and
 batch normalisation divides by; the last two need the law of each unit, carried forward from an
 input of independent N(0, 1) pixels in the limit of many channels. Neighbouring pixels count as
 independent, units of different branches too (Yang & Schoenholz 2017; De & Smith 2020).
+
+Gains of successive activations multiply, as if their gates were independent. A convolution between
+them makes that true; along an identity whose sums feed activations directly (post-activation
+residual blocks) an open gate is likelier to be followed by an open one, so the power that stays on
+the identity is underestimated there. The ratio at each single sum is not affected.
 """
 
 from __future__ import annotations
@@ -317,13 +322,13 @@ def _alike(before: list[Group], after: list[Group]) -> bool:
         return False
     for (_, old), (_, new) in zip(before, after):
         size = to_float(old.second), to_float(new.second)
-        for one, two, power in (
+        for one, two, degree in (
             (to_float(old.level), to_float(new.level), 1.0),
             (old.within, new.within, 1.0),
             (old.between, new.between, 1.0),
             (old.mean, new.mean, 0.5),
         ):
-            if abs(one / size[0] ** power - two / size[1] ** power) > 1e-12:
+            if abs(one / size[0] ** degree - two / size[1] ** degree) > 1e-12:
                 return False
     return True
 
