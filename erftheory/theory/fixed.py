@@ -7,6 +7,7 @@ layers act on powers by the squares of their summed taps T: E g_in² = T² ∗ E
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import defaultdict
 from fractions import Fraction
@@ -22,8 +23,9 @@ def square_fixed(raw, order, outputs):
     """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port."""
     if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
         return raw
-    ahead = _fixed_ahead(raw, order)
-    wide = _recombining(raw, order)
+    below = _below(raw)
+    ahead = _fixed_ahead(below, order)
+    wide = _recombining(below, order, ahead)
     paths: dict = {port: {port: [()]} for port, _ in outputs}
     result: dict = {}
     for port in order:
@@ -53,35 +55,41 @@ def square_fixed(raw, order, outputs):
     return result
 
 
-def _fixed_ahead(raw, order) -> dict:
-    """For each port, whether a fixed layer follows towards the input before a random one."""
+def _below(raw) -> dict:
+    """For each port, the (port, edge) pairs that plain and fixed edges lead to."""
     below = defaultdict(list)
     for port, edges in raw.items():
         for e in edges:
             if e.kind != "random":
                 below[e.reader].append((port, e))
+    return below
+
+
+def _fixed_ahead(below: dict, order) -> dict:
+    """For each port, whether a fixed layer follows towards the input before a random one."""
     ahead: dict = {}
     for port in reversed(order):
-        ahead[port] = any(e.kind == "fixed" or ahead[p] for p, e in below[port])
+        ahead[port] = any(e.kind == "fixed" or ahead[p] for p, e in below.get(port, ()))
     return ahead
 
 
-def _recombining(raw, order) -> set:
+def _recombining(below: dict, order, ahead: dict) -> set:
     """Ports from which two paths, one of them through a fixed layer, meet again unrandomised."""
+    rank = {port: i for i, port in enumerate(order)}
     wide = set()
-    for source in {e.reader for edges in raw.values() for e in edges if e.kind != "random"}:
-        count: dict = {source: (1, False)}
-        for port in order:
-            arriving = [
-                (*count[e.reader], e.kind == "fixed")
-                for e in raw.get(port, [])
-                if e.kind != "random" and e.reader in count
-            ]
-            if arriving:
-                count[port] = (
-                    sum(n for n, _, _ in arriving),
-                    any(was or now for _, was, now in arriving),
-                )
+    for source in below:
+        if not ahead[source]:
+            continue
+        count = {source: (1, False)}
+        queue = [(rank[source], source)]
+        while queue:  # in topological order, so that every count is complete when it is read
+            _, port = heapq.heappop(queue)
+            paths, through = count[port]
+            for target, e in below.get(port, ()):
+                if target not in count:
+                    heapq.heappush(queue, (rank[target], target))
+                had, was = count.get(target, (0, False))
+                count[target] = (had + paths, was or through or e.kind == "fixed")
         if any(n > 1 and through for n, through in count.values()):
             wide.add(source)
     return wide
