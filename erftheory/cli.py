@@ -23,12 +23,10 @@ def summary(network: str, until: str | None, signal: str, init: str) -> None:
     """One row a layer of a published NETWORK, such as resnet34."""
     from erftheory import Network, zoo
 
-    names = sorted(n for n in getattr(zoo, "__all__", dir(zoo)) if not n.startswith("_"))
-    build = getattr(zoo, network, None) if network in names else None
-    if build is None:
-        raise click.UsageError(f"network: got {network!r}; takes one of {', '.join(names)}")
     try:
-        described: Network = build()
+        if network not in zoo.names():
+            raise ValueError(f"network: got {network!r}; takes one of {', '.join(zoo.names())}")
+        described: Network = zoo.get(network)
         if until is not None:
             described = described.until(until)
         click.echo(str(described.summary(signal=signal, init=init)))

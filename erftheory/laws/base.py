@@ -100,8 +100,8 @@ def information(
     return Evidence(route, against, quantity, measured, expected, None, None)
 
 
-def _distance(a: Value, b: Value) -> float:
-    if isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str):
+def _distance(a: Any, b: Any) -> float:
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return max((_distance(x, y) for x, y in zip(a, b)), default=0.0)
     try:
         return float(abs(a - b))

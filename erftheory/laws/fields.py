@@ -78,7 +78,11 @@ PUBLISHED: tuple[tuple[str, dict, int, str], ...] = (
     ("resnet18", {}, 435, "torchvision"),
     ("resnet34", {}, 899, "torchvision"),
     ("resnet50", {}, 427, "torchvision"),
+    ("alexnet", {}, 195, "A19"),
     ("vgg16", {}, 212, "A19"),
+    ("resnet50", {"stride": "1x1"}, 483, "A19"),
+    ("resnet101", {"stride": "1x1"}, 1027, "A19"),
+    ("resnet152", {"stride": "1x1"}, 1507, "A19"),
 )
 
 

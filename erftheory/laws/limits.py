@@ -136,9 +136,9 @@ def _berry_esseen(kernel: int, taps: Sequence[int] | None, depth: int) -> float:
     return float(BERRY_ESSEEN * third / (spread**1.5 * math.sqrt(depth)))
 
 
-def _standardised(p: Sequence[float]) -> tuple[np.ndarray, np.ndarray, float]:
+def _standardised(shares: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Shares (n,), their standardised places (n,), and the standard deviation in pixels."""
-    p = np.asarray(p)
+    p = np.asarray(shares, dtype=np.float64)
     t = np.arange(len(p))
     center = p @ t
     std = math.sqrt(p @ (t - center) ** 2)

@@ -25,9 +25,12 @@ SYMBOLIC_TERMS = 40_000  # terms of the closed form that a law may sum
 AUTODIFF_DEPTH = 128  # weights one: gradients are integers up to k^128, exact scale in float64
 
 ENUMERATED_WEIGHTS = 12  # 4096 nets
-SAMPLED_DEPTH, SAMPLED_CHANNELS = 6, 4
-BATCHES, FLIPS = 40, 50_000
-FALSE_ALARM = 1e-4  # of VAR-1's two sampled tests together
+SAMPLED_DEPTH, SAMPLED_CHANNELS = 6, 8
+BATCHES, FLIPS = 40, 200_000
+# Levels of VAR-1's two sampled tests, together a false alarm below 1e-4. Batch means of g² are a
+# little skewed, which made small p values half as large as they should be at 4 channels, so the
+# nets have 8 and that test has the stricter level.
+LEVEL_MEAN, LEVEL_SQUARE = 5e-5, 1e-5
 
 
 @law(
@@ -133,9 +136,8 @@ def random_weights(context: Context) -> list[Evidence]:
     """All nets with weights ±1, in integers and by autodiff, and a calibrated sampled test.
 
     Pixels of one net share its power and are heavy-tailed, so the test looks at the means of
-    `BATCHES` batches. Its null law comes from flipping the signs of whole batches; a false alarm
-    of the pair of tests (E g, and the shape of E g²) has probability at most `FALSE_ALARM`,
-    exactly for E g, whose law is symmetric, and for E g² as far as batch means are.
+    `BATCHES` batches. Its null law comes from flipping the signs of whole batches, which is exact
+    for E g, whose law is symmetric, and near for the shape of E g² (`LEVEL_SQUARE`).
     """
     return [*_enumeration(context), *_sampled(context)]
 
@@ -185,12 +187,11 @@ def _sampled(context: Context) -> list[Evidence]:
     # a contrast: the mean total power needs no model
     squares = nets**2 - theory * power[:, None]
     what = f"{len(nets)} nets ({effective:.0f} effective), n={n}, k={k}"
-    level = FALSE_ALARM / 2
     return [
         above("sampled", "sign flips", f"p of E g = 0, {what}",
-              _flip_test(nets, context.seed), level),
+              _flip_test(nets, context.seed), LEVEL_MEAN),
         above("sampled", "spectrum", f"p of E g^2 = theory, {what}",
-              _flip_test(squares, context.seed + 1), level),
+              _flip_test(squares, context.seed + 1), LEVEL_SQUARE),
     ]  # fmt: skip
 
 
