@@ -221,6 +221,13 @@ def _draw_box(ax: Axes, erf: ERF, plane: tuple[int, int]) -> None:
         ax.set(xlim=(left - margin, right + margin), ylim=(bottom + margin, top - margin))
 
 
+def _reached(erf: ERF, axis: int, logs: np.ndarray) -> np.ndarray:
+    """Which pixels of the profile some path reaches; a weight lost to rounding is no hole."""
+    if erf.holes is not None and not erf.holes.any():
+        return np.ones(logs.shape, dtype=bool)
+    return np.isfinite(logs)
+
+
 def _draw_profile(ax: Axes, erf: ERF, log: bool, box: bool, gaussian: bool) -> None:
     from matplotlib.ticker import NullFormatter
 
@@ -229,7 +236,7 @@ def _draw_profile(ax: Axes, erf: ERF, log: bool, box: bool, gaussian: bool) -> N
     x = np.arange(first, end) + erf.offset[axis]
     logs = _slice(erf, (axis,), log=True)
     values = np.exp(logs) if log else _slice(erf, (axis,))
-    reached = np.isfinite(logs)
+    reached = _reached(erf, axis, logs)
     style: dict[str, Any] = {"color": _BLUE, "markersize": 4, "linewidth": 1.2, "label": "map"}
     if not reached[np.argmax(reached) :][: reached.sum()].all():
         # A line across pixels that no path reaches would show values that are not there.

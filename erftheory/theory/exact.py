@@ -62,7 +62,7 @@ def exact(
         "method": method,
         "error": _rounding(walk, shape, method),
         "receptive_field": _LazyField(network),
-        "holes": _holes(walk, position, offset, shape) if gaps else None,
+        "holes": _holes(walk, position, offset, shape) if gaps else _no_holes(shape),
     }
     if walk.separable:
         lines = marginals()
@@ -149,6 +149,10 @@ def _engines(walk: Walk, position, offset, shape, method) -> tuple[Callable, Cal
         return values * ~holes(walk, position, offset, shape) if has_gaps(walk) else values
 
     return marginals, full
+
+
+def _no_holes(shape: tuple[int, ...]):
+    return lambda: tuple(np.zeros(n, dtype=bool) for n in shape)
 
 
 def _holes(walk: Walk, position, offset, shape):
