@@ -1,8 +1,9 @@
 """Executed nets: random weights, autodiff, and the referees that judge the theory by them."""
 
-from erftheory.empirical.execute import apply, gradient_of_ones, initialise, ones_params
+from erftheory.empirical.execute import apply, gradient_of_ones
 from erftheory.empirical.referees import enumerated, probe_receptive_field
 from erftheory.empirical.sampling import batches, sample
+from erftheory.empirical.weights import initialise, ones_params
 
 __all__ = [
     "apply",

@@ -57,9 +57,7 @@ def canvas(graph: Graph, margin: int = 0, shape: tuple[int, ...] | None = None) 
         row = _axis(graph, axis, margin, None if shape is None else shape[axis])
         if row is None:
             least = (_axis(graph, axis, margin, None) or (0,))[0]
-            raise ValueError(
-                f"size: got {shape}; takes at least {least} pixels on axis {axis}"
-            )
+            raise ValueError(f"size: got {shape}; takes at least {least} pixels on axis {axis}")
         rows.append(row)
     return Canvas(*map(tuple, zip(*rows)))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +16,11 @@ import numpy as np
 from jax import lax
 
 from erftheory.empirical.cone import canvas, frame
-from erftheory.empirical.plan import Part, Plan, plan, single
-from erftheory.network.arguments import integer, one_of
+from erftheory.empirical.plan import Part, Plan, single
+from erftheory.empirical.weights import Params, ones_params
+from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.graph import Concat, Loop, Sum
 from erftheory.network.layers import (
     Activation,
     AvgPool,
@@ -34,35 +34,8 @@ from erftheory.network.layers import (
     Step,
 )
 
-WEIGHTS = ("gaussian", "uniform", "rademacher")
-INITS = ("he", "lecun", "xavier")
 # Up to this many taps a convolution is a sum of shifted products, which batches over nets well.
 _UNROLL = 49
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["weights"],
-    meta_fields=["channels", "in_channels", "ones"],
-)
-@dataclass(frozen=True)
-class Params:
-    """Weights of a net, a pytree.
-
-    Attributes:
-      weights: one entry a node; arrays (channels out, channels in / groups, *kernel) of
-        convolutions, for a repetition a list of such trees stacked over alike iterations.
-      channels, in_channels: the numbers that `initialise` got.
-      ones: True for the all-ones net of `ones_params`.
-    """
-
-    weights: Any
-    channels: int = 16
-    in_channels: int = 1
-    ones: bool = False
-
-    def plan(self, graph: Graph) -> Plan:
-        return single(graph) if self.ones else plan(graph, self.channels, self.in_channels)
 
 
 @dataclass(frozen=True)
@@ -79,39 +52,6 @@ class Mode:
     linear: bool = False
     framed: bool = False
     statistics: str = "live"
-
-
-def initialise(
-    network: Network,
-    key: jax.Array,
-    channels: int = 16,
-    weights: str = "gaussian",
-    init: str = "he",
-    in_channels: int = 1,
-    dtype: Any = jnp.float32,
-) -> Params:
-    """Draw independent zero-mean weights, without biases.
-
-    Args:
-      weights: law of a weight: "gaussian", "uniform" or "rademacher" (±1).
-      init: its variance: "he" 2/fan_in, "lecun" 1/fan_in, "xavier" 2/(fan_in + fan_out), times
-        the relative taps (mean 1); fan_in = channels in / groups · taps.
-
-    Raises:
-      ValueError: an unknown name, channels that do not match, negative taps, an explicit gain.
-    """
-    check_network("network", network)
-    one_of("weights", weights, WEIGHTS)
-    one_of("init", init, INITS)
-    integer("channels", channels)
-    integer("in_channels", in_channels)
-    drawn = draw(plan(network.graph, channels, in_channels), key, weights, init, dtype)
-    return Params(drawn, channels, in_channels)
-
-
-def ones_params(network: Network, dtype: Any = jnp.float32) -> Params:
-    """The all-ones net: one channel, every tap at its own weight, 1 if uniform."""
-    return Params(_ones(single(check_network("network", network).graph), dtype), 1, 1, True)
 
 
 def apply(
@@ -172,93 +112,6 @@ def gradient_of_ones(
         found = np.asarray(g)[0]
     inside = tuple(slice(f, f + n) for f, n in zip(place.first, place.size))
     return found[inside].copy(), place.offset
-
-
-def draw(plan: Plan, key: jax.Array, law: str, init: str, dtype: Any = jnp.float32) -> list[Any]:
-    """The weights of a plan, cut from one vector of noise: one generator compiles, not many."""
-    tree = _scales(plan, init)
-    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda v: isinstance(v, _Scale))
-    sizes = [math.prod(leaf.shape) for leaf in leaves]
-    noise = _noise(key, (sum(sizes),), law, dtype)
-    rows, start = [], 0
-    for leaf, size in zip(leaves, sizes):
-        row = lax.slice(noise, (start,), (start + size,)).reshape(leaf.shape)
-        rows.append(row * jnp.asarray(leaf.std, dtype))
-        start += size
-    return structure.unflatten(rows)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    shape: tuple[int, ...]
-    std: np.ndarray
-
-
-def _scales(plan: Plan, init: str) -> list[Any]:
-    """The tree of a plan's weights with a `_Scale` in the place of every array."""
-    out: list[Any] = []
-    for part in plan.parts:
-        op = part.op
-        if isinstance(op, Loop):
-            out.append(
-                [
-                    jax.tree.map(
-                        lambda s, n=count: _Scale((n, *s.shape), s.std),
-                        _scales(body, init),
-                        is_leaf=lambda v: isinstance(v, _Scale),
-                    )
-                    for count, body in part.runs
-                ]
-            )
-        elif isinstance(op, (Conv, ConvTranspose)):
-            out.append(_Scale(*weight_scale(part, plan.ndim, init)))
-        elif isinstance(op, Sum) and op.gain is not None:
-            raise ValueError(
-                f"gain: got {op.gain} in a net with random weights; takes None there "
-                "(the ratio that the initialisation gives)"
-            )
-        else:
-            out.append(None)
-    return out
-
-
-def weight_scale(part: Part, ndim: int, init: str) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape of a convolution's weights, and their standard deviations, shape of the kernel."""
-    step = part.op.step(ndim)  # type: ignore[union-attr]
-    taps = np.array([float(t) for t in step.kernel.exact]).reshape(step.kernel.shape)
-    if taps.min() < 0:
-        raise ValueError("taps: got a negative tap for random weights; takes variances >= 0")
-    shape = (part.channels_out, part.channels_in // part.groups, *taps.shape)
-    fan_in = shape[1] * taps.size
-    fan_out = part.channels_out // part.groups * taps.size
-    variance = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}[init]
-    return shape, np.sqrt(variance * taps / taps.mean())
-
-
-def _noise(key: jax.Array, shape: tuple[int, ...], law: str, dtype: Any) -> jax.Array:
-    if law == "gaussian":
-        return jax.random.normal(key, shape, dtype)
-    if law == "uniform":
-        return jax.random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
-    return jax.random.rademacher(key, shape, dtype)
-
-
-def _ones(plan: Plan, dtype: Any) -> list[Any]:
-    out: list[Any] = []
-    for part in plan.parts:
-        if isinstance(part.op, Loop):
-            stack = [
-                jax.tree.map(lambda a, n=count: jnp.broadcast_to(a, (n, *a.shape)), _ones(b, dtype))
-                for count, b in part.runs
-            ]
-            out.append(stack)
-        elif isinstance(part.op, (Conv, ConvTranspose)):
-            kernel = part.op.step(plan.ndim).kernel
-            taps = np.array([float(t) for t in kernel.exact]).reshape(1, 1, *kernel.shape)
-            out.append(jnp.asarray(taps, dtype))
-        else:
-            out.append(None)
-    return out
 
 
 def run(plan: Plan, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:
@@ -339,9 +192,7 @@ def activation(name: str, x: jax.Array) -> jax.Array:
     return functions[name](x)
 
 
-def _repeat(
-    part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None
-) -> jax.Array:
+def _repeat(part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:
     for index, ((count, body), stack) in enumerate(zip(part.runs, weights)):
         here = None if key is None else jax.random.fold_in(key, index)
         keys = None if here is None else jax.random.split(here, count)

@@ -133,9 +133,7 @@ class _Classes:
                     "convolution between them"
                 )
             pending.add(root)
-            found = {
-                v if isinstance(v, int) else sum(map(count, v)) for v in rows.get(root, [])
-            }
+            found = {v if isinstance(v, int) else sum(map(count, v)) for v in rows.get(root, [])}
             if len(found) > 1:
                 raise ValueError(
                     f"channels: got a sum of {' and '.join(map(str, sorted(found)))} channels; "

@@ -16,8 +16,9 @@ import numpy as np
 from jax import lax
 
 from erftheory.empirical.cone import canvas
-from erftheory.empirical.execute import Mode, initialise, run
+from erftheory.empirical.execute import Mode, run
 from erftheory.empirical.plan import plan
+from erftheory.empirical.weights import initialise
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer
 from erftheory.network.base import Network, check_network

@@ -19,8 +19,9 @@ import numpy as np
 from jax import lax
 
 from erftheory.empirical.cone import Canvas, canvas
-from erftheory.empirical.execute import INITS, WEIGHTS, Mode, draw, run
+from erftheory.empirical.execute import Mode, run
 from erftheory.empirical.plan import plan
+from erftheory.empirical.weights import INITS, WEIGHTS, draw
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
@@ -246,15 +247,15 @@ def gradients(
     place = _canvas(graph)
     layer = plan(graph, channels, 1)
     width = _width(place, max(p.channels_out for p in layer.parts), channels)
-    # a device call takes about 64 MiB of gradients to the host
-    room = max(1, (1 << 24) // math.prod(place.size) // width)
-    steps = min(room if chunk is None else -(-chunk // width), -(-samples // width))
+    # by default a device call takes at most about 64 MiB of gradients to the host
+    room = max(1, min(16, (1 << 24) // math.prod(place.size) // width))
+    steps = room if chunk is None else -(-chunk // width)
     if isinstance(key, int):
         key = jax.random.key(key)
     evaluate = _evaluator(graph, channels, weights, init, width)
     for start in range(0, samples, width * steps):
         index = np.arange(start, start + width * steps, dtype=np.uint32)
-        block = evaluate(key, jnp.asarray(index.reshape(steps, width)))
+        block = evaluate(key, jnp.asarray(index.reshape(steps, width)), np.uint32(samples))
         block = np.asarray(block).reshape(-1, *place.size)
         yield block[: samples - start]
 
@@ -281,7 +282,7 @@ def _width(place: Canvas, widest: int, channels: int) -> int:
 @lru_cache(maxsize=32)
 def _evaluator(
     graph: Graph, channels: int, weights: str, init: str, width: int
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[..., jax.Array]:
     place = _canvas(graph)
     made = plan(graph, channels, 1)
     mode = Mode(framed=True, statistics="frozen")
@@ -301,8 +302,15 @@ def _evaluator(
         return jax.grad(unit)(x)[(0, *inside)]
 
     @jax.jit
-    def evaluate(key: jax.Array, index: jax.Array) -> jax.Array:
-        return lax.map(lambda row: jax.vmap(lambda i: gradient(key, i))(row), index)
+    def evaluate(key: jax.Array, index: jax.Array, samples: jax.Array) -> jax.Array:
+        def width_nets(row: jax.Array) -> jax.Array:
+            return jax.vmap(lambda i: gradient(key, i))(row)
+
+        def nothing(row: jax.Array) -> jax.Array:
+            return jnp.zeros((*row.shape, *place.size), jnp.float32)
+
+        # rows past the last sample cost nothing, and no number of samples compiles anew
+        return lax.map(lambda row: lax.cond(row[0] < samples, width_nets, nothing, row), index)
 
     return evaluate
 

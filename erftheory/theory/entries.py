@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -35,8 +36,11 @@ class Table:
     used: int
 
 
-def normalised(kernel: Kernel) -> list[Fraction]:
-    return [Fraction(v) / kernel.scale for v in kernel.exact]
+@lru_cache(maxsize=1024)
+def normalised(kernel: Kernel) -> tuple[tuple[float, ...], float]:
+    """Taps divided by the kernel's scale, and by how much their sum exceeds 1."""
+    taps = [Fraction(v) / kernel.scale for v in kernel.exact]
+    return tuple(map(float, taps)), float(sum(taps) - 1)
 
 
 def positions(kernel: Kernel, spacing: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -51,12 +55,11 @@ def tables(kernels: list[tuple[Kernel, tuple[int, ...], int]], centred: bool) ->
     rows: list[tuple[float, tuple[int, ...], float, float]] = []
     for kernel, spacing, count in kernels:
         span = [s * (k - 1) for k, s in zip(kernel.shape, spacing)]
-        taps = normalised(kernel)
-        excess = float(sum(taps) - 1)
+        taps, excess = normalised(kernel)
         for tap, place in zip(taps, positions(kernel, spacing)):
             if centred:
                 place = tuple(2 * p - c for p, c in zip(place, span))
-            rows.append((float(tap), place, 0.0, 0.0))
+            rows.append((tap, place, 0.0, 0.0))
         rows[-1] = (rows[-1][0], rows[-1][1], float(count), excess)
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]

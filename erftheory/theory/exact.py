@@ -111,8 +111,11 @@ def _engines(walk: Walk, position, offset, shape, method) -> tuple[Callable, Cal
     """Functions that compute the marginals and the full map."""
 
     def run(part: Walk, place, start, size) -> np.ndarray:
-        loose = extent(part, place, loose=True)
-        assert loose is not None
+        if part.restricted:
+            loose = extent(part, place, loose=True)
+            assert loose is not None
+        else:
+            loose = tuple((s, s + n - 1) for s, n in zip(start, size))
         grid = tuple(_size(last - first + 1, m) for (first, last), m in zip(loose, part.lattice))
         if math.prod(grid) > LARGEST:
             raise ValueError(
