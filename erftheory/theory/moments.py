@@ -127,7 +127,8 @@ def moments(network: Network, signal: str = "variance", init: str | None = "he")
 def _summary(raw: Raw, fine: int) -> tuple[Fraction, Fraction, Fraction | None]:
     if raw[0] == 0:
         raise ValueError(
-            "taps: got a gradient signal of mass 0, which has no mean; takes taps of sum other than 0"
+            "taps: got a gradient signal of mass 0, which has no mean; "
+            "takes taps whose sum is not 0"
         )
     k = _cumulants([Fraction(m) / raw[0] for m in raw])
     return k[0] / fine, k[1] / fine**2, k[3] / k[1] ** 2 if k[1] else None
