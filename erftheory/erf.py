@@ -181,7 +181,7 @@ class ERF:
 
     @cached_property
     def log_map(self) -> np.ndarray:
-        """Natural log of |map|, −inf in holes, finite where it is known though `.map` underflows."""
+        """Natural log of |map|: −inf in holes, finite where known though `.map` underflows."""
         log = measures.build(self._log_form, np.add)
         return log if self.holes is None else np.where(self.holes, -np.inf, log)
 
@@ -325,7 +325,8 @@ class ERF:
         if self.__dict__.keys() & {"marginals", "map"}:
             extent = "x".join(map(str, self.shape))
             std = f"std ({', '.join(f'{s:.3g}' for s in self.std)}{',' * (self.ndim == 1)}), "
-        return f"ERF({extent} at {self.offset}, {self.signal} signal, {std}{self.method}, {self.error})"
+        what = f"{self.signal} signal, {std}{self.method}, {self.error}"
+        return f"ERF({extent} at {self.offset}, {what})"
 
     def _repr_html_(self) -> str:
         from erftheory.plotting import html_table

@@ -213,8 +213,9 @@ def _draw_box(ax: Axes, erf: ERF, plane: tuple[int, int]) -> None:
     bottom, top = ax.get_ylim()
     inside = left <= x0 and x1 <= right and top <= y0 and y1 <= bottom
     label = f"receptive field {size}" + ("" if inside else " (beyond the view)")
-    ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False,
-                           edgecolor=_ORANGE, linewidth=1.5, linestyle="--", label=label))  # fmt: skip
+    style: dict[str, Any] = {"edgecolor": _ORANGE, "linewidth": 1.5, "linestyle": "--"}
+    corner, width, height = (x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1
+    ax.add_patch(Rectangle(corner, width, height, fill=False, label=label, **style))
     if inside:
         # A margin, so that the outline does not lie on the frame of the panel.
         margin = 0.03 * max(right - left, bottom - top)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import comb
+from math import comb, lcm
 
 import numpy as np
 
@@ -17,43 +17,64 @@ from erftheory.theory.counting import Counts
 from erftheory.theory.reading import prepare
 from erftheory.theory.walk import Walk
 
-Raw = tuple[Fraction | int, ...]  # Σ g(t)·t^r for r = 0 … 4
+# Σ g(t)·t^r for r = 0 … 4 as numerators over one denominator: a gcd only where it pays
+Raw = tuple[tuple[int, ...], int]
 
 
 class MomentAlgebra(Algebra[Raw]):
     """One axis: raw moments convolve by the binomial theorem and add where branches meet."""
 
     def unit(self, position):
-        return tuple(position[0] ** r for r in range(5))
+        return tuple(position[0] ** r for r in range(5)), 1
 
     def kernel(self, kernel, spacing):
-        return tuple(m * spacing[0] ** r for r, m in enumerate(_kernel_moments(kernel)))
+        numerators, denominator = _kernel_moments(kernel)
+        return tuple(m * spacing[0] ** r for r, m in enumerate(numerators)), denominator
 
     def convolve(self, a, b):
-        return tuple(sum(comb(r, i) * a[i] * b[r - i] for i in range(r + 1)) for r in range(5))
+        (a0, a1, a2, a3, a4), (b0, b1, b2, b3, b4) = a[0], b[0]
+        return (
+            a0 * b0,
+            a0 * b1 + a1 * b0,
+            a0 * b2 + 2 * a1 * b1 + a2 * b0,
+            a0 * b3 + 3 * (a1 * b2 + a2 * b1) + a3 * b0,
+            a0 * b4 + 4 * (a1 * b3 + a3 * b1) + 6 * a2 * b2 + a4 * b0,
+        ), a[1] * b[1]
 
     def power(self, a, count):
         if count == 1:
             return a
-        if a[0] == 0:
+        if a[0][0] == 0:
             return super().power(a, count)
-        cumulants = [count * k for k in _cumulants([Fraction(m) / a[0] for m in a])]
-        scale = 1 if a[0] == 1 else a[0] ** count
-        return tuple(scale * m for m in _raw(cumulants))
+        mass = Fraction(a[0][0], a[1])
+        cumulants = [count * k for k in _cumulants([Fraction(m, a[0][0]) for m in a[0]])]
+        scale = mass if mass == 1 else mass**count
+        return _common([scale * m for m in _raw(cumulants)])
 
     def shift(self, a, by):
         return self.convolve(a, self.unit(by))
 
     def mix(self, parts):
-        exact = [(Fraction(w), s) for w, s in parts]
-        return tuple(sum(w * s[r] for w, s in exact) for r in range(5))
+        terms = [(w.numerator, w.denominator * d, m) for w, (m, d) in _exact(parts)]
+        whole = lcm(*(d for _, d, _ in terms))
+        scaled = [(p * (whole // d), m) for p, d, m in terms]
+        return tuple(sum(f * m[r] for f, m in scaled) for r in range(5)), whole
+
+
+def _exact(parts):
+    return [(Fraction(w), signal) for w, signal in parts]
+
+
+def _common(values: Sequence[Fraction]) -> Raw:
+    whole = lcm(*(v.denominator for v in values))
+    return tuple(v.numerator * (whole // v.denominator) for v in values), whole
 
 
 @lru_cache(maxsize=4096)
 def _kernel_moments(kernel: Kernel) -> Raw:
     scale = Fraction(kernel.scale)
     taps = [Fraction(v) / scale for v in kernel.exact]
-    return tuple(sum(v * a**r for a, v in enumerate(taps)) for r in range(5))
+    return _common([sum((v * a**r for a, v in enumerate(taps)), Fraction()) for r in range(5)])
 
 
 def _cumulants(m: Sequence[Fraction]) -> list[Fraction]:
@@ -119,12 +140,12 @@ def moments(network: Network, signal: str = "variance", init: str | None = "he")
     for axis in range(walk.ndim):
         line = walk.axis(axis)
         if line not in seen:
-            seen[line] = _summary(MomentAlgebra().fold(line), walk.fine[axis])
+            seen[line] = _summary(MomentAlgebra().fold(line)[0], walk.fine[axis])
         rows.append(seen[line])
     return Moments(*(tuple(column) for column in zip(*rows)))
 
 
-def _summary(raw: Raw, fine: int) -> tuple[Fraction, Fraction, Fraction | None]:
+def _summary(raw: Sequence, fine: int) -> tuple[Fraction, Fraction, Fraction | None]:
     if raw[0] == 0:
         raise ValueError(
             "taps: got a gradient signal of mass 0, which has no mean; "
