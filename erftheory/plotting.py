@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,16 @@ def _draw_legend(figure: Figure | None, drawn: list[Axes]) -> None:
 def _figure(erf: ERF) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
+    class Shown(Figure):
+        """A figure that Jupyter shows by itself, before any pyplot backend has been chosen."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
     size = {1: (10.0, 3.8), 2: (10.5, 4.9), 3: (13.0, 4.4)}[erf.ndim]
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure = Shown(figsize=size, dpi=120, layout="constrained")
     figure.suptitle(_title(erf), fontsize=11)
     if erf.ndim == 2:
         grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))

@@ -96,3 +96,10 @@ def test_matplotlib_is_loaded_only_to_draw():
     code = "import sys, erftheory.erf; print('matplotlib' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_figure_shows_itself_in_jupyter():
+    line = np.ones(3) / 3
+    error = ErrorBound("exact")
+    erf = ERF(offset=(0,), signal="variance", method="hand", error=error, marginals=[line])
+    assert erf.plot()._repr_png_().startswith(b"\x89PNG")
