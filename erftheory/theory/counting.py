@@ -16,7 +16,8 @@ import numpy as np
 from erftheory.network.base import Network
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.interval import extent
-from erftheory.theory.walk import Walk, build
+from erftheory.theory.lowering import build
+from erftheory.theory.walk import Walk
 
 
 def _flint() -> Any:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import product
 
 from erftheory.network.kernel import Kernel
-from erftheory.theory.walk import Factor
+from erftheory.theory.walk import Factor, RawEdge
 
 # A path is the tuple of edges from a source port (uncorrelated gradients) down to some port.
 
@@ -97,8 +97,6 @@ def _recombining(below: dict, order, ahead: dict) -> set:
 
 def _squared(source, paths):
     """One edge from `source` that acts on powers as all `paths` together."""
-    from erftheory.theory.walk import _Raw
-
     fixed = [e for path in paths for e in path if e.kind == "fixed"]
     if len(paths) == 1 and len(fixed) <= 1:
         path = paths[0]
@@ -110,14 +108,12 @@ def _squared(source, paths):
         shift = tuple(map(sum, zip(*(e.shift for e in path))))
         gain = math.prod(e.gain for e in path)
         grid = next((e.restrict for e in fixed if e.restrict), None)
-        return _Raw(source, gain, factors, shift, grid, "random")
+        return RawEdge(source, gain, factors, shift, grid, "random")
     return _composed(source, paths)
 
 
 def _composed(source, paths):
     """Sum the taps of all paths as gradients, then square."""
-    from erftheory.theory.walk import _Raw
-
     total: dict = defaultdict(lambda: 0)
     common: Fraction | float = 1
     grid = None
@@ -141,7 +137,7 @@ def _composed(source, paths):
             total[place] += amplitude * tap
     power = sum(t * t for t in total.values())
     kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
-    return _Raw(source, common * power, (Factor(kernel, spacing),), shift, grid, "random")
+    return RawEdge(source, common * power, (Factor(kernel, spacing),), shift, grid, "random")
 
 
 def _off(e, grid) -> bool:

@@ -9,7 +9,8 @@ from itertools import product
 
 from erftheory.network.base import Network
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.walk import Walk, build
+from erftheory.theory.lowering import build
+from erftheory.theory.walk import Walk
 
 Span = tuple[tuple[int, int], ...] | None  # (first, last) an axis; None is the empty signal
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Concat, Graph, Loop, Sum
-from erftheory.theory.walk import SIGNALS, Walk, build
+from erftheory.theory.lowering import build
+from erftheory.theory.walk import SIGNALS, Walk
 
 INITS = ("he", "lecun", "xavier", None)
 
