@@ -266,3 +266,14 @@ def test_bad_arguments():
         moments(Conv(3), "magnitude")
     with pytest.raises(ValueError, match="^network: got"):
         exact("conv")  # type: ignore[arg-type]
+
+
+def test_array_shapes_are_checked():
+    from erftheory.theory.spectrum import _add
+
+    ones = np.ones(4, np.complex64)
+    assert _add(ones, 2.0, ones).shape == (4,)
+    with pytest.raises(Exception, match="_add"):
+        _add(ones, 2.0, ones[:3])
+    with pytest.raises(Exception, match="_add"):
+        _add(ones, ones, ones)

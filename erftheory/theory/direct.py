@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.entries import tables
@@ -19,7 +20,13 @@ from erftheory.theory.walk import Edge, Walk
 
 
 @jax.jit
-def _repeat(signal, weight, position, used, count):
+def _repeat(
+    signal: Float[Array, "*pixel"],
+    weight: Float[Array, " tap"],
+    position: Int[Array, "tap axis"],
+    used: Int[Array, ""],
+    count: Int[Array, ""],
+) -> Float[Array, "*pixel"]:
     """`count` times the sum of `used` shifted copies."""
     axes = tuple(range(signal.ndim))
 
@@ -33,7 +40,13 @@ def _repeat(signal, weight, position, used, count):
 
 
 @jax.jit
-def _once(total, signal, weight, position, used):
+def _once(
+    total: Float[Array, "*pixel"],
+    signal: Float[Array, "*pixel"],
+    weight: Float[Array, " tap"],
+    position: Int[Array, "tap axis"],
+    used: Int[Array, ""],
+) -> Float[Array, "*pixel"]:
     axes = tuple(range(signal.ndim))
 
     def tap(i, total):

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float, Int
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
@@ -74,14 +75,34 @@ def _apply(theta, values, carried, weight, segment, count, excess):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product(size, kept, values, carried, weight, position, segment, count, excess):
+def _product(
+    size: int,
+    kept: int,
+    values: Complex[Array, " frequency"],
+    carried: Complex[Array, " frequency"],
+    weight: Float[Array, " tap"],
+    position: Int[Array, "tap 1"],
+    segment: Int[Array, " tap"],
+    count: Float[Array, " tap"],
+    excess: Float[Array, " tap"],
+) -> tuple[Complex[Array, " frequency"], Complex[Array, " frequency"]]:
     """Multiply `values` by the transfer functions of a table's kernels (one axis)."""
     theta = _angles(size, kept, position)
     return _apply(theta, values, carried, weight, segment, count, excess)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _product_nd(grid, kept, values, carried, weight, position, segment, count, excess):
+def _product_nd(
+    grid: tuple[int, ...],
+    kept: tuple[int, ...],
+    values: Complex[Array, "*frequency"],
+    carried: Complex[Array, "*frequency"],
+    weight: Float[Array, " tap"],
+    position: Int[Array, "tap axis"],
+    segment: Int[Array, " tap"],
+    count: Float[Array, " tap"],
+    excess: Float[Array, " tap"],
+) -> tuple[Complex[Array, "*frequency"], Complex[Array, "*frequency"]]:
     """The same on a grid of several axes, for kernels that are no product of axes."""
     theta = jnp.zeros((CHUNK, *kept))
     for axis, (size, keep) in enumerate(zip(grid, kept)):
@@ -120,17 +141,25 @@ def _shifted(grid, kept, values, twice):
 
 
 @jax.jit
-def _raise(values, count):
+def _raise(
+    values: Complex[Array, "*frequency"], count: Float[Array, ""]
+) -> Complex[Array, "*frequency"]:
     return _power((values - 1)[None], count)
 
 
 @jax.jit
-def _add(total, weight, values):
+def _add(
+    total: Complex[Array, "*frequency"],
+    weight: Float[Array, ""],
+    values: Complex[Array, "*frequency"],
+) -> Complex[Array, "*frequency"]:
     return total + weight * values
 
 
 @partial(jax.jit, static_argnums=(0,))
-def _fold(grid, values):
+def _fold(
+    grid: tuple[int, ...], values: Complex[Array, "*frequency"]
+) -> Complex[Array, "*frequency"]:
     """Keep multiples of `grid` points: average over the frequencies that they cannot tell apart."""
     for axis, g in enumerate(grid):
         n = values.shape[axis]
