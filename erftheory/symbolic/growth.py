@@ -127,11 +127,13 @@ def _level_sets() -> tuple[Step, ...]:
     sizes = {ndim: size.subs({sigma: 1, tau: LUO_THRESHOLD}) for ndim, size in _SIZES.items()}
     written = SymbolicIdentity("all σ and τ below 1", reduce=_logarithms)
     decimals = SymbolicIdentity("the integer part decided")
+    with sp.evaluate(False):  # SymPy would write the conclusion, tau = tau
+        fallen = sp.exp(-(_RADIUS**2) / (2 * sigma**2))
     return (
         Step(
             "level",
             "Where a Gaussian has fallen to the share tau of its centre",
-            equation(sp.exp(-(_RADIUS**2) / (2 * sigma**2)), tau),
+            equation(fallen, tau),
             "The radius solves for the level; L16 takes tau = 1 - 0.9545.",
             written,
             SYMBOLIC,
