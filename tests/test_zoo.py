@@ -79,3 +79,14 @@ def test_unknown_names():
         zoo.get("resnet35")
     with pytest.raises(ValueError, match="^stride: got '2x2'"):
         zoo.resnet50(stride="2x2")
+
+
+@pytest.mark.parametrize("up", ["transposed", "bilinear"])
+def test_unet_equals_counting(up):
+    """Three levels of the zoo's U-Net; the integer map of the fourth takes minutes."""
+    net = zoo.unet(3, up=up)
+    weights = counting(net).map
+    truth = (weights / weights.sum()).astype(float)
+    seen = truth > 1e-6 * truth.max()
+    error = np.abs(exact(net, "gradient", init=None).map - truth)[seen] / truth[seen]
+    assert error.max() <= 1e-8
