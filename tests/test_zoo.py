@@ -83,7 +83,7 @@ def test_unknown_names():
 
 @pytest.mark.parametrize("up", ["transposed", "bilinear"])
 def test_unet_equals_counting(up):
-    """Three levels of the zoo's U-Net; the integer map of the fourth takes minutes."""
+    """Three levels of the zoo's U-Net; the integer map of the fourth costs far more."""
     net = zoo.unet(3, up=up)
     weights = counting(net).map
     truth = (weights / weights.sum()).astype(float)
