@@ -14,6 +14,7 @@ import numpy as np
 
 from erftheory import erf_file as files
 from erftheory import measures
+from erftheory.jackknife import Replicates
 from erftheory.measures import GaussianFit, Map
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ERF:
     std_stderr: tuple[float, ...] | None
     samples: int | None
     metadata: Mapping[str, Any]
+    replicates: Replicates | None
     _separable: bool
     _total: float
     _map: Any
@@ -88,6 +90,7 @@ class ERF:
         log_map: Any | Callable[[], Any] | None = None, covariance: Any = None,
         stderr: Any = None, std_stderr: tuple[float, ...] | None = None,
         samples: int | None = None, metadata: Mapping[str, Any] | None = None,
+        replicates: Replicates | None = None,
     ) -> None:  # fmt: skip
         """Marginals and map are copied and divided by their sum.
 
@@ -101,6 +104,7 @@ class ERF:
         log_map: natural log of the normalised map, in the same three forms (a tuple adds up).
         covariance: `(ndim, ndim)` in pixels², where known better than from the map.
         stderr: `(n0, n1, …)` on the scale of `map` as given.
+        replicates: maps of independent batches, for `standard_error`.
         ValueError if a shape does not match, a sum is not finite, or the mass is zero.
         """
         _choice("signal", signal, get_args(Signal))
@@ -110,6 +114,7 @@ class ERF:
             receptive_field=receptive_field, std_stderr=std_stderr, samples=samples,
             metadata={} if metadata is None else metadata, _separable=map is None,
             _map=map, _holes=holes, _log=log_map, _stderr=stderr, _covariance=None,
+            replicates=replicates,
         )  # fmt: skip
         if marginals is not None:
             sides = [_normalised(side, "marginals", signal, 1) for side in marginals]
@@ -301,6 +306,17 @@ class ERF:
             logs = [side.windowed(*window, log=True) for side in (self, other)]
             return measures.kullback_leibler(p, q, *logs)
         return (measures.kolmogorov if kind == "kolmogorov" else measures.total_variation)(p, q)
+
+    def standard_error(self, measure: str | Callable[..., Any] = "std", *arguments: Any) -> Any:
+        """One standard error of a measure of a sampled map, by the jackknife over batches of nets.
+
+        measure: "mean", "std", "excess_kurtosis" (one value an axis), "size", "mass_radius" (with
+        its share as argument), or a function of a map `(n0, n1, …)` of sum 1. ValueError for
+        another name, or an ERF that was not sampled.
+        """
+        if self.replicates is None:
+            raise ValueError(f"measure: got an ERF by {self.method!r}; takes a sampled one")
+        return self.replicates.standard_error(measure, *arguments)
 
     def plot(self, **options: Any) -> Figure:
         """The journal figure; options as for `plotting.plot_erf`."""

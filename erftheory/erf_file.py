@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from erftheory.jackknife import Replicates
+
 if TYPE_CHECKING:
     from erftheory.erf import ERF
 
 _FORMAT = "erftheory.ERF 1"
+_REPLICATES = ("maps", "gradient", "gradient_stderr")
 _HEADER = ("offset", "signal", "method", "std_stderr", "samples", "metadata", "_separable")
 
 
@@ -47,6 +50,8 @@ def write(record: ERF, path: str | os.PathLike[str]) -> None:
     arrays |= _packed("_log", None if record._log is None else record._log_form)
     arrays |= _packed("_holes", record._hole_form) | _packed("stderr", record.stderr)
     arrays |= _packed("_covariance", record._covariance)
+    for name in _REPLICATES if record.replicates is not None else ():
+        arrays |= _packed(f"replicates_{name}", getattr(record.replicates, name))
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -77,6 +82,9 @@ def _restored(kind: type[ERF], arrays: dict[str, np.ndarray]) -> ERF:
     record = kind.__new__(kind)
     state = record.__dict__
     state.update(dict.fromkeys(["_map", "_log", "_holes", "stderr", "_covariance"]), **header)
+    names = [f"replicates_{name}" for name in _REPLICATES]
+    kept = [arrays.pop(name) for name in names if name in arrays]
+    state["replicates"] = Replicates(*kept) if kept else None
     field, std_stderr = header["receptive_field"], header["std_stderr"]
     state["offset"] = tuple(header["offset"])
     state["error"] = ErrorBound(**header["error"])

@@ -406,7 +406,7 @@ def test_result_does_not_depend_on_the_chunk():
 
 def test_batches_add_up_to_the_sample():
     network = Chain(Conv(3), RELU, Conv(3), ndim=1)
-    parts = batches(network, 3, 101, channels=4, count=7)
+    parts = batches(network, 3, 101, channels=4, count=7, symmetric=True, paired=True)
     assert sum(t.nets for t in parts) == 101 and {t.nets for t in parts} == {14, 15}
     total = sum(parts[1:], start=parts[0])
     found = sample(network, 3, 101, channels=4)

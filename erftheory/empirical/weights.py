@@ -52,7 +52,7 @@ def initialise(
     key: jax.Array,
     channels: int = 16,
     weights: str = "gaussian",
-    init: str = "he",
+    init: str | float = "he",
     in_channels: int = 1,
     dtype: Any = jnp.float32,
 ) -> Params:
@@ -60,15 +60,16 @@ def initialise(
 
     Args:
       weights: law of a weight: "gaussian", "uniform" or "rademacher" (±1).
-      init: its variance: "he" 2/fan_in, "lecun" 1/fan_in, "xavier" 2/(fan_in + fan_out), times
-        the relative taps (mean 1); fan_in = channels in / groups · taps.
+      init: its variance: "he" 2/fan_in, "lecun" 1/fan_in, "xavier" 2/(fan_in + fan_out), or a
+        number a for a/fan_in, times the relative taps (mean 1); fan_in = channels in / groups ·
+        taps.
 
     Raises:
       ValueError: an unknown name, channels that do not match, negative taps, an explicit gain.
     """
     check_network("network", network)
     one_of("weights", weights, WEIGHTS)
-    one_of("init", init, INITS)
+    check_init(init)
     integer("channels", channels)
     integer("in_channels", in_channels)
     drawn = draw(plan(network.graph, channels, in_channels), key, weights, init, dtype)
@@ -80,7 +81,17 @@ def ones_params(network: Network, dtype: Any = jnp.float32) -> Params:
     return Params(_ones(single(check_network("network", network).graph), dtype), 1, 1, True)
 
 
-def draw(plan: Plan, key: jax.Array, law: str, init: str, dtype: Any = jnp.float32) -> list[Any]:
+def check_init(init: object) -> None:
+    """An accepted name, or a positive number."""
+    if isinstance(init, bool) or not isinstance(init, (int, float)):
+        one_of("init", init, INITS)
+    elif not 0 < init < math.inf:
+        raise ValueError(f"init: got {init}; takes a positive number, or one of {', '.join(INITS)}")
+
+
+def draw(
+    plan: Plan, key: jax.Array, law: str, init: str | float, dtype: Any = jnp.float32
+) -> list[Any]:
     """The weights of a plan, cut from one vector of noise: one generator compiles, not many."""
     tree = _scales(plan, init)
     leaves, structure = jax.tree.flatten(tree, is_leaf=lambda v: isinstance(v, _Scale))
@@ -100,7 +111,7 @@ class _Scale:
     std: np.ndarray
 
 
-def _scales(plan: Plan, init: str) -> list[Any]:
+def _scales(plan: Plan, init: str | float) -> list[Any]:
     """The tree of a plan's weights with a `_Scale` in the place of every array."""
     out: list[Any] = []
     for part in plan.parts:
@@ -128,7 +139,7 @@ def _scales(plan: Plan, init: str) -> list[Any]:
     return out
 
 
-def weight_scale(part: Part, ndim: int, init: str) -> tuple[tuple[int, ...], np.ndarray]:
+def weight_scale(part: Part, ndim: int, init: str | float) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape of a convolution's weights, and their standard deviations, shape of the kernel."""
     assert isinstance(part.op, (Conv, ConvTranspose))
     step = part.op.step(ndim)
@@ -138,7 +149,8 @@ def weight_scale(part: Part, ndim: int, init: str) -> tuple[tuple[int, ...], np.
     shape = (part.channels_out, part.channels_in // part.groups, *taps.shape)
     fan_in = shape[1] * taps.size
     fan_out = part.channels_out // part.groups * taps.size
-    variance = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}[init]
+    named = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}
+    variance = named[init] if isinstance(init, str) else init / fan_in
     return shape, np.sqrt(variance * taps / taps.mean())
 
 

@@ -1,0 +1,309 @@
+"""Many random nets at once, each over the cone of one output unit and no further.
+
+The values of all nodes are arrays over the windows of `windows.py`, in the layout of a route.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from erftheory.empirical import windows
+from erftheory.empirical.execute import activation
+from erftheory.empirical.plan import Part, Plan
+from erftheory.empirical.routes import Layout, slices
+from erftheory.empirical.windows import Cone, Window
+from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.layers import (
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dropout,
+    Layer,
+    MaxPool,
+    Step,
+)
+
+# A repetition is compiled in at most this many pieces; longer ones run several iterations a piece
+# by `lax.scan`, on arrays of one size.
+_PIECES = 16
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runs the nets of a plan.
+
+    Attributes:
+      layout: of all arrays.
+      linear: pointwise layers are identities, the weights stay.
+      statistics: of batch norm, "live" (the gradient flows through them) or "frozen".
+    """
+
+    layout: Layout
+    linear: bool = False
+    statistics: str = "live"
+
+    def run(
+        self,
+        graph: Graph,
+        plan: Plan,
+        cone: Cone,
+        weights: Any,
+        x: jax.Array,
+        keys: jax.Array,
+        grown: Any = None,
+        open_end: bool = False,
+    ) -> jax.Array:
+        """The output over its window; `x` lies over `cone.source`.
+
+        Args:
+          keys: one a net, for dropout.
+          grown: pixels an axis by which all windows have shrunk, inside a scanned repetition.
+          open_end: leave out an activation at the very end.
+        """
+        values = [x]
+        last = len(plan.parts) - 1
+        for index, part in enumerate(plan.parts[1:], start=1):
+            here = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+            spots = [cone.windows[i] for i in part.inputs]
+            reads = [values[i] for i in part.inputs]
+            out = cone.windows[index]
+            if isinstance(part.op, Loop):
+                y = self._repeat(
+                    part, part.op.graph, cone.loops[index], weights[index],
+                    _crop(reads[0], cone.loops[index][0].source, spots[0]), here, out, grown,
+                    open_end and index == last,
+                )  # fmt: skip
+            elif open_end and index == last and isinstance(part.op, Activation):
+                y = _crop(reads[0], out, spots[0])
+            else:
+                y = self._node(plan.ndim, part, weights[index], reads, spots, out, here, grown)
+            values.append(y)
+        return values[-1]
+
+    def _node(
+        self,
+        ndim: int,
+        part: Part,
+        weight: Any,
+        reads: list[jax.Array],
+        spots: list[Window],
+        out: Window,
+        keys: jax.Array,
+        grown: Any,
+    ) -> jax.Array:
+        op = part.op
+        if isinstance(op, Sum | Concat):
+            parts = [_crop(v, out, spot) for v, spot in zip(reads, spots)]
+            if isinstance(op, Sum):
+                return sum(parts[1:], start=parts[0])
+            return jnp.concatenate(parts, axis=self.layout.channels)
+        assert isinstance(op, Layer)
+        step = op.step(ndim)
+        if step is None:
+            x = _crop(reads[0], out, spots[0])
+            return self._pointwise(op, x, keys, out, grown)
+        read = windows.reads(step, out, repr(op))
+        x = _crop(reads[0], read, spots[0])
+        if isinstance(op, (Conv, ConvTranspose)):
+            y = self.layout.convolve(x, weight, step, part.groups)
+        elif isinstance(op, MaxPool) and not self.linear:
+            rows = slices(x, step.kernel.shape, step.stride, step.dilation)
+            y = jnp.max(jnp.stack(rows), axis=0)
+        else:
+            y = self.layout.fixed(x, _taps(op, step), step)
+        return _crop(y, out, _touched(step, read)) if step.up else y
+
+    def _pointwise(
+        self, op: Layer, x: jax.Array, keys: jax.Array, out: Window, grown: Any
+    ) -> jax.Array:
+        if self.linear:
+            return x
+        if isinstance(op, Activation):
+            return activation(op.name, x)
+        if isinstance(op, Dropout):
+            if op.rate == 0:
+                return x
+            keep = 1 - float(op.rate)
+            nets, channels = self.layout.nets, self.layout.channels
+            own = (x.shape[channels], *x.shape[1:-1])
+            mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, own))(keys)
+            assert mask.shape[0] == x.shape[nets]
+            return jnp.where(self.layout.image(mask), x / keep, jnp.zeros((), x.dtype))
+        if isinstance(op, BatchNorm):
+            mean, var = _statistics(x, grown)
+            if self.statistics == "frozen":
+                mean, var = lax.stop_gradient((mean, var))
+            return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
+        raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in engine")
+
+    def _repeat(
+        self,
+        part: Part,
+        body: Graph,
+        cones: tuple[Cone, ...],
+        weights: Any,
+        x: jax.Array,
+        keys: jax.Array,
+        out: Window,
+        grown: Any,
+        open_end: bool,
+    ) -> jax.Array:
+        spot = cones[0].source
+        start = 0
+        for (count, plan), stack in zip(part.runs, weights):
+            axis = 0 if self.layout.lanes else 1
+            stack = jax.tree.map(lambda a, axis=axis: jnp.moveaxis(a, axis, 0), stack)
+            size = -(-count // _PIECES)
+            ends_here = start + count == len(cones)
+            for first in range(0, count, size):
+                many = min(size, count - first)
+                piece = jax.tree.map(lambda a, i=first, m=many: a[i : i + m], stack)
+                rows = cones[start + first : start + first + many]
+                x = _crop(x, rows[0].source, spot)
+                last = ends_here and first + many == count
+                here = [
+                    jax.vmap(jax.random.fold_in, (0, None))(keys, start + first + t)
+                    for t in range(many)
+                ]
+                if many > 1 and plan.growth is not None and not (last and open_end):
+                    x, spot = self._scan(body, plan, rows[0].source, piece, x, here, grown)
+                    continue
+                for t, row in enumerate(rows):
+                    x = _crop(x, row.source, spot)
+                    own = jax.tree.map(lambda a, t=t: a[t], piece)
+                    ending = last and open_end and t == many - 1
+                    x = self.run(body, plan, row, own, x, here[t], grown, ending)
+                    spot = row.windows[-1]
+            start += count
+        return _crop(x, out, spot)
+
+    def _scan(
+        self,
+        body: Graph,
+        plan: Plan,
+        source: Window,
+        piece: Any,
+        x: jax.Array,
+        keys: list[jax.Array],
+        grown: Any,
+    ) -> tuple[jax.Array, Window]:
+        """Iterations on arrays of one size, and the window that counts after the last.
+
+        What a window loses is filled with zeros at its end; no pixel that counts reads them.
+        """
+        many = len(keys)
+        cone = windows.forward(body, source)
+        out = cone.windows[-1]
+        lost = tuple(n - m for n, m in zip(windows.shape(source), windows.shape(out)))
+        pads = [(0, 0, 0), *((0, n, 0) for n in lost), (0, 0, 0)]
+        before = jnp.zeros(len(lost), int) if grown is None else grown
+
+        def once(v: jax.Array, xs: Any) -> tuple[jax.Array, None]:
+            own, key, t = xs
+            y = self.run(body, plan, cone, own, v, key, before + t * jnp.asarray(lost))
+            return lax.pad(y, jnp.zeros((), y.dtype), pads), None
+
+        x = lax.scan(once, x, (piece, jnp.stack(keys), jnp.arange(many)))[0]
+        spot = []
+        for (a, b), (c, _), n in zip(source, out, lost, strict=True):
+            first = a + many * (c - a)
+            spot.append((first, first + b - a - many * n))
+        return _head(x, tuple(spot)), tuple(spot)
+
+
+def gradients(
+    graph: Graph,
+    plan: Plan,
+    engine: Engine,
+    cone: Cone,
+    field: Window,
+) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """The function from (weights, x, signs, keys) to gradients of one unit of every net.
+
+    `x` is (nets, channels in, *window), `signs` (nets, channels out); of several output channels
+    the gradient of their signed sum is taken. Returns arrays (nets, channels in, *field), and two
+    of shape (nets,): the factors of the last activation at h and at −h (ones if there is none),
+    which the gradient does not contain.
+    """
+    layout = engine.layout
+    name = final_activation(plan)
+    unit = tuple(-first for first, _ in cone.windows[-1])
+
+    def function(weights: Any, x: jax.Array, signs: jax.Array, keys: jax.Array):
+        def value(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y = engine.run(graph, plan, cone, weights, x, keys, open_end=name is not None)
+            y = layout.back(y)[(slice(None), slice(None), *unit)]
+            return (signs * y).sum(), y
+
+        g, h = jax.grad(value, has_aux=True)(layout.image(x))
+        g = layout.back(g)[(slice(None), slice(None), *windows.inside(field, cone.source))]
+        if name is None or engine.linear:
+            one = jnp.ones(len(h), g.dtype)
+            return g, one, one
+        slope = jax.vmap(jax.grad(lambda v, name=name: activation(name, v)))
+        return g, slope(h[:, 0]), slope(-h[:, 0])
+
+    return function
+
+
+def final_activation(plan: Plan) -> str | None:
+    """The activation that ends a net of one output channel right behind a convolution, if any.
+
+    The sign of that convolution's filter is as likely as its opposite, so h and −h are too.
+    """
+    part = plan.parts[-1]
+    if part.channels_out != 1:
+        return None
+    if isinstance(part.op, Loop):
+        return final_activation(part.runs[-1][1])
+    if not isinstance(part.op, Activation):
+        return None
+    before = plan.parts[part.inputs[0]].op
+    return part.op.name if isinstance(before, (Conv, ConvTranspose)) else None
+
+
+def _crop(x: jax.Array, window: Window, held: Window) -> jax.Array:
+    if window == held:
+        return x
+    return x[(slice(None), *windows.inside(window, held), slice(None))]
+
+
+def _head(x: jax.Array, window: Window) -> jax.Array:
+    return x[(slice(None), *(slice(0, n) for n in windows.shape(window)), slice(None))]
+
+
+def _touched(step: Step, read: Window) -> Window:
+    """Outputs that an up-sampling step's input window touches."""
+    rows = zip(read, step.stride, step.before, step.dilation, step.kernel.shape)
+    return tuple((s * a - p, s * b + d * (k - 1) - p) for (a, b), s, p, d, k in rows)
+
+
+def _taps(op: Layer, step: Step) -> np.ndarray:
+    taps = np.array([float(t) for t in step.kernel.exact]).reshape(step.kernel.shape)
+    return taps / math.prod(step.kernel.shape) if isinstance(op, AvgPool | MaxPool) else taps
+
+
+def _statistics(x: jax.Array, grown: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of every channel and net; `grown` pixels at the end of an axis are void."""
+    axes = tuple(range(1, x.ndim - 1))
+    if grown is None:
+        return x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    mask = jnp.ones((), x.dtype)
+    count = jnp.ones((), x.dtype)
+    for axis, n in zip(axes, x.shape[1:-1]):
+        size = n - grown[axis - 1]
+        row = (jnp.arange(n) < size).astype(x.dtype)
+        mask = mask * row.reshape([n if a == axis else 1 for a in range(x.ndim)])
+        count = count * size.astype(x.dtype)
+    mean = (x * mask).sum(axes, keepdims=True) / count
+    return mean, (jnp.square(x - mean) * mask).sum(axes, keepdims=True) / count

@@ -1,0 +1,98 @@
+"""Mirror images and exchanges of axes under which the law of a random net does not change.
+
+A net's reflection about the centre of its field is as likely as the net itself if every layer's
+variances are symmetric and all paths keep the same centre. Averaging g² over these images leaves
+its expectation alone and takes noise away.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from itertools import permutations, product
+
+import numpy as np
+
+from erftheory.network.graph import Graph, Loop
+from erftheory.network.layers import Layer, Step
+
+Image = tuple[tuple[int, ...], tuple[int, ...]]  # order of the axes, axes to reverse afterwards
+
+
+@lru_cache(maxsize=64)
+def images(graph: Graph) -> tuple[Image, ...]:
+    """The images of a map under all symmetries of the net's law, itself first."""
+    steps = _steps(graph)
+    axes = range(graph.ndim)
+    flips = [a for a in axes if all(map(lambda s, a=a: _even(s, a), steps)) and _centred(graph, a)]
+    orders = [
+        order
+        for order in permutations(axes)
+        if all(_exchangeable(step, order) for step in steps)
+        and all((a in flips) == (b in flips) for a, b in zip(axes, order))
+    ]
+    choices = product(*[(False, True) if a in flips else (False,) for a in axes])
+    reversed_ = [tuple(a for a, flip in zip(axes, row) if flip) for row in choices]
+    return tuple((order, flip) for order in orders for flip in reversed_)
+
+
+def symmetrised(square: np.ndarray, found: tuple[Image, ...]) -> np.ndarray:
+    """Mean of a stack of maps, shape (nets, *map), over images of the map."""
+    if len(found) == 1:
+        return square
+    total = np.zeros_like(square)
+    for order, flip in found:
+        turned = square.transpose(0, *(a + 1 for a in order))
+        total += np.flip(turned, tuple(a + 1 for a in flip))
+    return total / len(found)
+
+
+def _steps(graph: Graph) -> list[Step]:
+    found: list[Step] = []
+    for node in graph.nodes:
+        if isinstance(node.op, Loop):
+            found += _steps(node.op.graph)
+        elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
+            found.append(step)
+    return found
+
+
+def _even(step: Step, axis: int) -> bool:
+    taps = np.array(step.kernel.exact, dtype=object).reshape(step.kernel.shape)
+    # the phase of an up-sampled unit is not symmetric in general
+    return bool((taps == np.flip(taps, axis)).all()) and not step.up
+
+
+def _exchangeable(step: Step, order: tuple[int, ...]) -> bool:
+    rows = (step.kernel.shape, step.stride, step.dilation, step.before, step.after)
+    if any(tuple(row[a] for a in order) != row for row in rows):
+        return False
+    taps = np.array(step.kernel.exact, dtype=object).reshape(step.kernel.shape)
+    return bool((taps == taps.transpose(order)).all())
+
+
+def _centred(graph: Graph, axis: int) -> bool:
+    return _centre(graph, axis, Fraction(0)) is not None
+
+
+def _centre(graph: Graph, axis: int, out: Fraction) -> Fraction | None:
+    """Centre of what the output pixel at `out` reads, None if paths disagree anywhere."""
+    found: list[Fraction | None] = [None] * len(graph.nodes)
+    found[-1] = out
+    for index in range(len(graph.nodes) - 1, 0, -1):
+        node, here = graph.nodes[index], found[index]
+        assert here is not None  # every node leads to the output
+        if isinstance(node.op, Loop):
+            for _ in range(node.op.times):
+                moved = _centre(node.op.graph, axis, here)
+                if moved is None:
+                    return None
+                here = moved
+        elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
+            span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
+            here = step.stride[axis] * here - step.before[axis] + Fraction(span, 2)
+        for i in node.inputs:
+            if found[i] not in (None, here):
+                return None
+            found[i] = here
+    return found[0]

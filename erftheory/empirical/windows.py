@@ -1,0 +1,121 @@
+"""Which pixels of every node one output unit reads: its cone, as index windows.
+
+All nodes live on the unbounded plane, so nothing is padded: a layer that computes the window
+[first, last] of its output reads the window [s·first − p, s·last + d(k−1) − p] of its input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from erftheory.network.graph import Graph, Loop
+from erftheory.network.layers import Layer, Step
+
+Window = tuple[tuple[int, int], ...]  # first and last pixel, one pair an axis
+
+
+@dataclass(frozen=True)
+class Cone:
+    """The windows of a graph's nodes; for every `Loop` node, by index, a cone an iteration."""
+
+    windows: tuple[Window, ...]
+    loops: dict[int, tuple[Cone, ...]]
+
+    @property
+    def source(self) -> Window:
+        return self.windows[0]
+
+
+def cone(graph: Graph, out: Window) -> Cone:
+    """Windows of all nodes that the output pixels `out` read.
+
+    Raises:
+      ValueError: a global operation, or a path that reaches no input (see `reads`).
+    """
+    if graph.has_global:
+        raise ValueError(
+            "network: got a global operation (its receptive field is unbounded); takes a network "
+            "up to its last feature map, see until()"
+        )
+    return _cone(graph, out)
+
+
+def _cone(graph: Graph, out: Window) -> Cone:
+    found: list[Window | None] = [None] * len(graph.nodes)
+    found[-1] = out
+    loops: dict[int, tuple[Cone, ...]] = {}
+    for index in range(len(graph.nodes) - 1, 0, -1):
+        node, window = graph.nodes[index], found[index]
+        assert window is not None  # every node of a graph leads to its output
+        op = node.op
+        if isinstance(op, Loop):
+            rows = []
+            for _ in range(op.times):
+                rows.append(_cone(op.graph, window))
+                window = rows[-1].source
+            loops[index] = tuple(reversed(rows))
+        else:
+            step = op.step(graph.ndim) if isinstance(op, Layer) else None
+            window = window if step is None else reads(step, window, repr(op))
+        for i in node.inputs:
+            found[i] = _hull(found[i], window)
+    return Cone(tuple(w for w in found if w is not None), loops)
+
+
+def reads(step: Step, out: Window, name: str = "a layer") -> Window:
+    """The input window that a step's output window reads."""
+    rows = []
+    for axis, (first, last) in enumerate(out):
+        s, p = step.stride[axis], step.before[axis]
+        span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
+        if step.up:
+            low, high = -((span - p - first) // s), (last + p) // s
+        else:
+            low, high = s * first - p, s * last + span - p
+        if low > high:
+            raise ValueError(
+                f"network: got an output unit that reads nothing at {name} (kernel smaller than "
+                "the stride); takes a unit that every path reaches"
+            )
+        rows.append((low, high))
+    return tuple(rows)
+
+
+def forward(graph: Graph, source: Window) -> Cone:
+    """Largest windows that `source` determines, for a graph that does not resample."""
+    found = [source]
+    loops: dict[int, tuple[Cone, ...]] = {}
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        window = found[node.inputs[0]]
+        for i in node.inputs[1:]:
+            window = tuple(
+                (max(a, c), min(b, d)) for (a, b), (c, d) in zip(window, found[i], strict=True)
+            )
+        if isinstance(node.op, Loop):
+            rows = []
+            for _ in range(node.op.times):
+                rows.append(forward(node.op.graph, window))
+                window = rows[-1].windows[-1]
+            loops[index] = tuple(rows)
+        elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
+            window = tuple(
+                (a + p, b + p - d * (k - 1))
+                for (a, b), p, d, k in zip(window, step.before, step.dilation, step.kernel.shape)
+            )
+        found.append(window)
+    return Cone(tuple(found), loops)
+
+
+def shape(window: Window) -> tuple[int, ...]:
+    return tuple(b - a + 1 for a, b in window)
+
+
+def inside(window: Window, of: Window) -> tuple[slice, ...]:
+    """Where `window` lies in an array that holds the window `of`."""
+    return tuple(slice(a - c, b - c + 1) for (a, b), (c, _) in zip(window, of, strict=True))
+
+
+def _hull(a: Window | None, b: Window) -> Window:
+    if a is None:
+        return b
+    return tuple((min(x, z), max(y, w)) for (x, y), (z, w) in zip(a, b, strict=True))
