@@ -1,10 +1,12 @@
-"""How do the exact routes compare: Fourier transform, repeated convolution, integers, autodiff?
+"""How do the routes compare: Fourier transform, repeated convolution, integers, autodiff, sampling?
 
 Every route computes the same map: the gradient of one unit of a stack of uniform 3-tap layers, in
 1-D and 2-D. Answers are first compared with integers computed here; a wrong one ends the run. Then
 all routes are timed in turn within one run. The table gives the median of the repeats, the largest
 relative error over all weights above 1e-6 of the largest, and the compile time, none of which is in
-the median. README.md beside this file says what exactly is timed.
+the median. Sampling is timed apart: seconds until the std of the map has a standard error of 1 %,
+from the error that fewer nets of 16 channels have. README.md beside this file says what exactly is
+timed.
 
     python benchmarks/fft_vs_autodiff.py [--depths 4,8,…] [--repeats 5] [--json PATH] [--plot PATH]
 """
@@ -28,11 +30,14 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.signal
 
-from erftheory import Chain, Conv, counting, exact, moments, receptive_field, zoo
+from erftheory import Chain, Conv, counting, exact, moments, receptive_field, sample, zoo
 from erftheory.empirical import apply, gradient_of_ones, ones_params
 
 ROUTES = ("spectrum", "direct", "counting", "autodiff")
-AUTODIFF_LIMIT = {1: 1024, 2: 256}  # time grows like depth³ in 2-D: 512 layers take seconds
+SAMPLED_LIMIT = {1: 256, 2: 32}  # deeper, one net takes too long for this script
+SAMPLED_NETS, SAMPLED_CHANNELS, SAMPLED_TARGET = {1: 4096, 2: 512}, 16, 0.01
+# Time grows like depth³ in 2-D: 512 layers take seconds.
+LIMIT = {("autodiff", 2): 256, ("counting", 2): 256}
 ERROR_LIMIT = 1e-7
 
 
@@ -106,7 +111,7 @@ def measure(depths: list[int], repeats: int) -> list[dict[str, Any]]:
     for ndim in (1, 2):
         for depth in depths:
             jax.clear_caches()  # or 2-D would find its programs compiled by 1-D
-            routes = [r for r in ROUTES if r != "autodiff" or depth <= AUTODIFF_LIMIT[ndim]]
+            routes = [r for r in ROUTES if depth <= LIMIT.get((r, ndim), depth)]
             ready = {r: prepare(r, depth, ndim) for r in routes}
             expected = truth(depth, ndim)
             errors = {r: error(ready[r][0](), expected) for r in routes}
@@ -132,6 +137,36 @@ def measure(depths: list[int], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def sampled(depths: list[int]) -> list[dict[str, Any]]:
+    """Seconds to a standard error of 1 % of the std, and how far the std is off, in errors."""
+    rows = []
+    for ndim in (1, 2):
+        for depth in depths:
+            row: dict[str, Any] = {"route": "sampling", "ndim": ndim, "depth": depth}
+            if depth <= SAMPLED_LIMIT[ndim]:
+                net, nets = network(depth, ndim), SAMPLED_NETS[ndim]
+                start = time.perf_counter()
+                sample(net, 1, 2, channels=SAMPLED_CHANNELS)
+                compiling = time.perf_counter() - start
+                start = time.perf_counter()
+                erf = sample(net, 1, nets, channels=SAMPLED_CHANNELS)
+                seconds = time.perf_counter() - start
+                truth = exact(net).std[0]
+                assert erf.std_stderr is not None
+                relative = erf.std_stderr[0] / truth
+                row |= {
+                    "seconds": seconds * (relative / SAMPLED_TARGET) ** 2,
+                    "nets": nets * (relative / SAMPLED_TARGET) ** 2,
+                    "error": SAMPLED_TARGET,
+                    "deviation_in_errors": (erf.std[0] - truth) / erf.std_stderr[0],
+                    "effective_nets": erf.metadata["effective_samples"],
+                    "compile_seconds": compiling,
+                }
+            rows.append(row)
+            show(row)
+    return rows
+
+
 def show(row: dict[str, Any]) -> None:
     head = f"{row['route']:9s} {row['ndim']}-D  depth {row['depth']:4d}"
     if "seconds" not in row:
@@ -139,6 +174,8 @@ def show(row: dict[str, Any]) -> None:
         return
     line = f"{head}  {row['seconds'] * 1e3:10.3f} ms  error {row['error']:8.1e}"
     line += f"  compile {row['compile_seconds']:6.2f} s"
+    if "nets" in row:
+        line += f"  {row['nets']:.0f} nets; {row['deviation_in_errors']:+.1f} errors off"
     if "call_seconds" in row:
         line += f"  gradient_of_ones {row['call_seconds'] * 1e3:.0f} ms, it compiles in every call"
     print(line, flush=True)
@@ -197,7 +234,7 @@ def slopes(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Log-log slope of time against depth over the deeper half of each route's depths."""
     found = {}
     for ndim in (1, 2):
-        for route in ROUTES:
+        for route in (*ROUTES, "sampling"):
             points = series(rows, route, ndim)
             points = points[len(points) // 2 :]
             if len(points) > 1:
@@ -222,21 +259,24 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     FigureCanvasAgg(figure)
     slope = slopes(rows)
     panels = figure.subplots(1, 2, sharey=True)
-    colours = dict(zip(ROUTES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7")))
-    marks = dict(zip(ROUTES, "os^D"))
+    routes = (*ROUTES, "sampling")
+    colours = dict(zip(routes, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")))
+    marks = dict(zip(routes, "os^Dv"))
     for ndim, axes in zip((1, 2), panels):
-        for route in ROUTES:
+        for route in routes:
             points = series(rows, route, ndim)
             if points:
                 x, y = zip(*points)
                 steep = slope.get(f"{route} {ndim}-D")
-                label = route if steep is None else f"{route}, slope {steep:.2f}"
+                name = "sampling to 1 %" if route == "sampling" else route
+                label = name if steep is None else f"{name}, slope {steep:.2f}"
                 axes.loglog(x, y, marks[route] + "-", color=colours[route], label=label)
         if points := series(rows, "autodiff", ndim, "call_seconds"):
             x, y = zip(*points)
             axes.loglog(x, y, "D:", color=colours["autodiff"], mfc="w", label="autodiff, compiling")
         axes.set(title=f"{ndim}-D, three taps an axis", xlabel="depth n (layers)")
-        axes.set_xticks([r["depth"] for r in rows if r["ndim"] == ndim and r["route"] == ROUTES[0]])
+        depths = [r["depth"] for r in rows if r["ndim"] == ndim and r["route"] == ROUTES[0]]
+        axes.set_xticks(depths)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
         axes.grid(color="0.9")
@@ -249,7 +289,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--depths", default="4,8,16,32,64,128,256")
+    parser.add_argument("--depths", default="4,8,16,32,64,128,256,512,1024")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -266,7 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
             "numpy": np.__version__,
         }
         print("  ".join(f"{k} {v}" for k, v in environment.items()))
-        rows = measure(depths, options.repeats)
+        rows = measure(depths, options.repeats) + sampled(depths)
         numbers = headline(options.repeats)
     steep = slopes(rows)
     print("slopes: " + ", ".join(f"{k} {v:.2f}" for k, v in steep.items()))

@@ -13,11 +13,11 @@ import pytest
 
 from erftheory.empirical import gradient_of_ones
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "fft_vs_autodiff.py"
+FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("fft_vs_autodiff", PATH)
+def load(name="fft_vs_autodiff"):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,10 +31,19 @@ def test_fft_vs_autodiff(tmp_path, capsys):
     found = json.loads(target.read_text())
     assert set(found) == {"environment", "rows", "headline", "slopes"}
     keys = {"route", "ndim", "depth", "seconds", "error", "compile_seconds"}
+    more = {
+        "autodiff": {"call_seconds"},
+        "sampling": {"nets", "deviation_in_errors", "effective_nets"},
+    }
     for row in found["rows"]:
-        assert set(row) == keys | ({"call_seconds"} if row["route"] == "autodiff" else set())
-        assert row["error"] < 1e-8
-    assert {r["route"] for r in found["rows"]} == {"spectrum", "direct", "counting", "autodiff"}
+        assert set(row) == keys | more.get(row["route"], set())
+        if row["route"] == "sampling":
+            assert row["nets"] > 1 and abs(row["deviation_in_errors"]) < 6
+        else:
+            assert row["error"] < 1e-8
+    assert {r["route"] for r in found["rows"]} == {
+        "spectrum", "direct", "counting", "autodiff", "sampling",
+    }  # fmt: skip
     assert picture.stat().st_size > 10_000
     assert "slopes" in capsys.readouterr().out
 
@@ -70,3 +79,27 @@ def test_its_error_sees_a_wrong_map():
     np.testing.assert_allclose(right * 27, [1, 3, 6, 7, 6, 3, 1])
     assert module.error(right, right) < 1e-15
     assert module.error(np.roll(right, 1), right) > 0.1
+
+
+def test_sampling_compares_and_reports(tmp_path, monkeypatch):
+    module = load("sampling")
+    monkeypatch.setattr(module, "WORKLOADS", {"wide": (2, 3), "narrow": (2, 1)})
+    monkeypatch.setattr(module, "matmul_peak", lambda: 1e11)
+    target, picture = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--repeats", "1", "--nets", "200", "--json", str(target), "--plot", str(picture)]
+    assert module.main(arguments) == 0
+    found = json.loads(target.read_text())
+    chosen = [r for r in found["rows"] if r.get("chosen")]
+    assert {r["workload"] for r in chosen} == {"wide", "narrow"}
+    assert all(r["seconds_a_net"] > 0 and r["memory_bytes"] < 2 << 30 for r in chosen)
+    statistics = found["statistics"]
+    errors = [statistics[f"{k}: relative error of 200 nets"] for k in ("plain", "both")]
+    assert errors[1] < errors[0]
+    assert picture.stat().st_size > 10_000
+
+
+def test_sampling_counts_operations():
+    module = load("sampling")
+    # one layer reads 9 pixels for one number; two layers: 81 products for 9 pixels, 4 channels
+    assert module.flops(1, 4) == 2 * 2 * 9
+    assert module.flops(2, 4) == 2 * (2 * 9 * 4 * 9 + 2 * 9 * 4)

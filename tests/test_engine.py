@@ -76,8 +76,6 @@ def test_every_route_gives_the_gradient_of_autodiff(name):
         parts = []
         for row in rows:
             own = jax.tree.map(lambda a, row=row: a[row], weights)
-            if route == "lanes":
-                own = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), own)
             g, plus, _ = function(own, wide[inside][row], signs[row], keys[row])
             parts.append(g * plus.reshape(-1, *[1] * (g.ndim - 1)))
         found = np.concatenate(parts)

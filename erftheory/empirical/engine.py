@@ -18,7 +18,7 @@ from jax import lax
 from erftheory.empirical import windows
 from erftheory.empirical.execute import activation
 from erftheory.empirical.plan import Part, Plan
-from erftheory.empirical.routes import Layout, slices
+from erftheory.empirical.routes import Layout, largest, slices
 from erftheory.empirical.windows import Cone, Window
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.layers import (
@@ -35,7 +35,7 @@ from erftheory.network.layers import (
 
 # A repetition is compiled in at most this many pieces; longer ones run several iterations a piece
 # by `lax.scan`, on arrays of one size.
-_PIECES = 16
+_PIECES = 8
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,20 @@ class Engine:
     layout: Layout
     linear: bool = False
     statistics: str = "live"
+
+    def prepare(self, plan: Plan, weights: Any, stacked: int = 0) -> list[Any]:
+        """Drawn weights, the nets their first axis, as the route reads them."""
+        out: list[Any] = []
+        for part, weight in zip(plan.parts, weights, strict=True):
+            if isinstance(part.op, Loop):
+                runs = zip(part.runs, weight, strict=True)
+                out.append([self.prepare(body, stack, stacked + 1) for (_, body), stack in runs])
+            elif isinstance(part.op, (Conv, ConvTranspose)):
+                step = part.op.step(plan.ndim)
+                out.append(self.layout.prepare(weight, step, part.groups, stacked))
+            else:
+                out.append(None)
+        return out
 
     def run(
         self,
@@ -118,7 +132,7 @@ class Engine:
             y = self.layout.convolve(x, weight, step, part.groups)
         elif isinstance(op, MaxPool) and not self.linear:
             rows = slices(x, step.kernel.shape, step.stride, step.dilation)
-            y = jnp.max(jnp.stack(rows), axis=0)
+            y = largest(rows)
         else:
             y = self.layout.fixed(x, _taps(op, step), step)
         return _crop(y, out, _touched(step, read)) if step.up else y
@@ -161,8 +175,6 @@ class Engine:
         spot = cones[0].source
         start = 0
         for (count, plan), stack in zip(part.runs, weights):
-            axis = 0 if self.layout.lanes else 1
-            stack = jax.tree.map(lambda a, axis=axis: jnp.moveaxis(a, axis, 0), stack)
             size = -(-count // _PIECES)
             ends_here = start + count == len(cones)
             for first in range(0, count, size):
@@ -230,18 +242,20 @@ def gradients(
 ) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     """The function from (weights, x, signs, keys) to gradients of one unit of every net.
 
-    `x` is (nets, channels in, *window), `signs` (nets, channels out); of several output channels
-    the gradient of their signed sum is taken. Returns arrays (nets, channels in, *field), and two
-    of shape (nets,): the factors of the last activation at h and at −h (ones if there is none),
-    which the gradient does not contain.
+    `weights` are those of `weights.draw`, nets first; `x` is (nets, channels in, *window), `signs`
+    (nets, channels out). Of several output channels the gradient of their signed sum is taken.
+    Returns arrays (nets, channels in, *field), and two of shape (nets,): the factors of the last
+    activation at h and at −h (ones if there is none), which the gradient does not contain.
     """
     layout = engine.layout
     name = final_activation(plan)
     unit = tuple(-first for first, _ in cone.windows[-1])
 
     def function(weights: Any, x: jax.Array, signs: jax.Array, keys: jax.Array):
+        ready = engine.prepare(plan, weights)
+
         def value(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-            y = engine.run(graph, plan, cone, weights, x, keys, open_end=name is not None)
+            y = engine.run(graph, plan, cone, ready, x, keys, open_end=name is not None)
             y = layout.back(y)[(slice(None), slice(None), *unit)]
             return (signs * y).sum(), y
 

@@ -7,7 +7,9 @@ are traceable, so `jax.vmap`, `jax.grad` and `jax.jit` compose with them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from erftheory.empirical.cone import canvas, frame
+from erftheory.empirical.cone import Canvas, canvas, frame
 from erftheory.empirical.plan import Part, Plan, single
+from erftheory.empirical.routes import largest
 from erftheory.empirical.weights import Params, ones_params
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
@@ -100,18 +103,27 @@ def gradient_of_ones(
     shape = (size,) * graph.ndim if isinstance(size, int) else size
     if shape is not None and len(shape) != graph.ndim:
         raise ValueError(f"size: got {len(shape)} entries; takes one per axis, {graph.ndim}")
-    place = canvas(graph, shape=shape)
+    place, program = _ones_program(network, shape)
     with jax.enable_x64(True):
-        params = ones_params(network, jnp.float64)
-        mode = Mode(linear=True, framed=True)
-
-        def unit(x: jax.Array) -> jax.Array:
-            return run(single(graph), params.weights, x, mode, None)[(0, *place.unit)]
-
-        g = jax.jit(jax.grad(unit))(jnp.zeros((1, *place.shape), jnp.float64))
-        found = np.asarray(g)[0]
+        found = np.asarray(program(jnp.zeros((1, *place.shape), jnp.float64)))[0]
     inside = tuple(slice(f, f + n) for f, n in zip(place.first, place.size))
     return found[inside].copy(), place.offset
+
+
+@lru_cache(maxsize=32)
+def _ones_program(
+    network: Network, shape: tuple[int, ...] | None
+) -> tuple[Canvas, Callable[[jax.Array], jax.Array]]:
+    """Where the unit lies, and the gradient as a program that compiles once a network and size."""
+    graph = network.graph
+    place = canvas(graph, shape=shape)
+    mode = Mode(linear=True, framed=True)
+
+    def unit(x: jax.Array) -> jax.Array:
+        weights = ones_params(network, jnp.float64).weights
+        return run(single(graph), weights, x, mode, None)[(0, *place.unit)]
+
+    return place, jax.jit(jax.grad(unit))
 
 
 def run(plan: Plan, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:
@@ -279,8 +291,8 @@ def _slices(x: jax.Array, step: Step) -> list[jax.Array]:
 
 def _max_pool(x: jax.Array, step: Step) -> jax.Array:
     x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *_padding(step)])
-    # jnp.max, unlike reduce_window, has a gradient with dilation and keeps NaN
-    return jnp.max(jnp.stack(_slices(x, step)), axis=0)
+    # unlike reduce_window it has a gradient with dilation and keeps NaN
+    return largest(_slices(x, step))
 
 
 def _window_sum(x: jax.Array, step: Step) -> jax.Array:

@@ -151,8 +151,6 @@ def _made(
 
     def row(key: jax.Array, index: jax.Array, images: Any) -> tuple:
         params, x, signs, keys = jax.vmap(lambda i: drawn(key, i, images))(index)
-        if engine.layout.lanes:
-            params = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), params)
         return function(params, x, signs, keys)
 
     def nothing(index: jax.Array) -> tuple:

@@ -9,7 +9,8 @@ partitioner gathers). So the nets are laid out by hand, and a route says how the
   the number of channels. Best for a few channels.
 
 An array is (nets, *spatial, channels), with "lanes" (channels, *spatial, nets): the spatial axes
-are 1 … ndim in both. Weights are (nets, out, in / groups, *kernel), with "lanes" the nets last.
+are 1 … ndim in both. Weights come as (nets, out, in / groups, *kernel) and are turned once, by
+`Layout.prepare`, into what the forward and the reverse pass read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from jax import lax
 from erftheory.network.layers import Step
 
 NAMES = ("map", "batched", "lanes")
+
+Weights = tuple[jax.Array, jax.Array]  # of the forward and of the reverse pass
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,32 @@ class Layout:
         """To (nets, channels, *spatial)."""
         return jnp.moveaxis(x, -1, 0) if self.lanes else jnp.moveaxis(x, -1, 1)
 
-    def convolve(self, x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
+    def prepare(self, weight: jax.Array, step: Step, groups: int, stacked: int) -> Weights:
+        """Forward and reverse weights of (nets, *stack, out, in / groups, *kernel), stack first.
+
+        Turned here, a whole stack of layers at a time, they cost nothing in the layers.
+        """
+        ndim = len(step.stride)
+        weight = jnp.moveaxis(weight, 0, stacked)
+        spatial = tuple(range(weight.ndim - ndim, weight.ndim))
+        flipped = jnp.flip(weight, spatial)
+        straight, back = (flipped, weight) if step.up else (weight, flipped)
+        return self._turned(straight, ndim), self._turned(_swapped(back, ndim, groups), ndim)
+
+    def _turned(self, weight: jax.Array, ndim: int) -> jax.Array:
+        out = weight.ndim - ndim - 2
+        if self.lanes:
+            return jnp.moveaxis(weight, out - 1, -1)
+        return jnp.moveaxis(weight, (out, out + 1), (-1, -2))
+
+    def convolve(self, x: jax.Array, weights: Weights, step: Step, groups: int) -> jax.Array:
         """The step's outputs that x, its whole input, determines (up-sampling: that it touches)."""
-        if self.name == "map":
-            return _library(x, weight, step, groups)
         if step.up:
-            x, weight = _spread(x, weight, step, self.lanes)
-            step = _sliding(step)
-        inside = _few if self.lanes else _patches
-        if all(s == 1 for s in step.stride):
-            return _with_rule(inside, x, weight, step, groups, self.lanes)
-        return inside(x, weight, step, groups)
+            x, step = _spread(x, step), _sliding(step)
+        inside = {"map": _library, "batched": _patches, "lanes": _few}[self.name]
+        if not self.lanes and groups == x.shape[-1] == weights[0].shape[-1] > 1:
+            inside = _depthwise
+        return _with_rule(inside, x, *weights, step, groups)
 
     def fixed(self, x: jax.Array, taps: np.ndarray, step: Step) -> jax.Array:
         """The same taps in every net and channel."""
@@ -106,24 +124,25 @@ def slices(
     return out
 
 
-def _library(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
-    """One net by the backend's convolution; its transpose is one too."""
-    ndim = x.ndim - 2
-    if x.shape[0] != 1:
-        raise ValueError(f"x: got {x.shape[0]} nets; the route takes one at a time")
-    pads = [(0, 0)] * ndim
-    if step.up:
-        weight = jnp.flip(weight, tuple(range(3, ndim + 3)))
-        span = [d * (k - 1) for k, d in zip(step.kernel.shape, step.dilation)]
-        pads = [(n, n) for n in span]
-    weight = jnp.moveaxis(weight[0], (0, 1), (-1, -2))
-    spatial = "DHW"[-ndim:]
-    return lax.conv_general_dilated(
-        x, weight, (1,) * ndim if step.up else step.stride, pads,
-        lhs_dilation=step.stride if step.up else None, rhs_dilation=step.dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups, precision=lax.Precision.HIGHEST,
-    )  # fmt: skip
+def largest(parts: list[jax.Array]) -> jax.Array:
+    """The elementwise maximum; its gradient goes to exactly one of the parts, NaN survives.
+
+    `jnp.max` compares the parts with the maximum again in its reverse pass. Where XLA computes them
+    anew there, rounded otherwise, none may be equal and the gradient is lost.
+    """
+    best = parts[0]
+    for part in parts[1:]:
+        best = jnp.where((part > best) | jnp.isnan(part), part, best)
+    return best
+
+
+def _swapped(weight: jax.Array, ndim: int, groups: int) -> jax.Array:
+    """Channels in and out change places within each group: (…, out, in / groups, *kernel)."""
+    at = weight.ndim - ndim - 2
+    lead, out, inner, *kernel = weight.shape[:at], *weight.shape[at:]
+    split = weight.reshape(*lead, groups, out // groups, inner, *kernel)
+    turned = jnp.swapaxes(split, at + 1, at + 2)
+    return turned.reshape(*lead, groups * inner, out // groups, *kernel)
 
 
 def _sliding(step: Step) -> Step:
@@ -131,63 +150,75 @@ def _sliding(step: Step) -> Step:
     return Step(step.kernel, ones, step.dilation, ones, ones)
 
 
-def _spread(
-    x: jax.Array, weight: jax.Array, step: Step, lanes: bool
-) -> tuple[jax.Array, jax.Array]:
-    """Input with zeros between and around, and flipped weights: up-sampling as a sliding window."""
+def _spread(x: jax.Array, step: Step) -> jax.Array:
+    """Zeros between the pixels and around them, over which a transposed window slides."""
     span = [d * (k - 1) for k, d in zip(step.kernel.shape, step.dilation)]
     pads = [(0, 0, 0), *((n, n, s - 1) for n, s in zip(span, step.stride)), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), pads), _flip(weight, len(span), lanes)
+    return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
-def _flip(weight: jax.Array, ndim: int, lanes: bool) -> jax.Array:
-    first = 2 if lanes else 3
-    return jnp.flip(weight, tuple(range(first, first + ndim)))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4, 5))
-def _with_rule(inside, x, weight, step, groups, lanes):
-    """A stride-1 convolution whose reverse pass is one too, with flipped weights.
+@partial(jax.custom_vjp, nondiff_argnums=(0, 4, 5))
+def _with_rule(inside, x, weight, reverse, step, groups):
+    """A convolution whose reverse pass is one too, with flipped weights and stride 1.
 
     Autodiff would scatter-add once a tap. No gradient reaches the weights: nobody asks for one.
     """
     return inside(x, weight, step, groups)
 
 
-def _rule_forward(inside, x, weight, step, groups, lanes):
-    return inside(x, weight, step, groups), weight
+def _rule_forward(inside, x, weight, reverse, step, groups):
+    return inside(x, weight, step, groups), (weight, reverse)
 
 
-def _rule_backward(inside, step, groups, lanes, weight, g):
-    span = [d * (k - 1) for k, d in zip(step.kernel.shape, step.dilation)]
-    padded = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *((n, n, 0) for n in span), (0, 0, 0)])
-    flipped = _flip(weight, len(span), lanes)
-    axis = 0 if lanes else 1
-    # channels in and out change places within each group
-    out, inner = flipped.shape[axis], flipped.shape[axis + 1]
-    split = (*flipped.shape[:axis], groups, out // groups, *flipped.shape[axis + 1 :])
-    turned = jnp.swapaxes(flipped.reshape(split), axis + 1, axis + 2)
-    joined = (*flipped.shape[:axis], groups * inner, out // groups, *flipped.shape[axis + 2 :])
-    return inside(padded, turned.reshape(joined), step, groups), jnp.zeros_like(weight)
+def _rule_backward(inside, step, groups, weights, g):
+    weight, reverse = weights
+    x = inside(_spread(g, step), reverse, _sliding(step), groups)
+    return x, jnp.zeros_like(weight), jnp.zeros_like(reverse)
 
 
 _with_rule.defvjp(_rule_forward, _rule_backward)
 
 
+def _library(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
+    """One net by the backend's convolution.
+
+    Only in this order of axes, without padding or zeros between the pixels, does XLA's CPU backend
+    hand it to its fast kernel; the transpose that autodiff would take was 15 times slower.
+    """
+    if x.shape[0] != 1:
+        raise ValueError(f"x: got {x.shape[0]} nets; the route takes one at a time")
+    spatial = "DHW"[5 - x.ndim :]
+    return lax.conv_general_dilated(
+        x, weight[0], step.stride, "VALID",
+        rhs_dilation=step.dilation, feature_group_count=groups,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        precision=lax.Precision.HIGHEST,
+    )  # fmt: skip
+
+
 def _patches(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
     """(nets, *spatial, channels): patches times weights, batched over nets and groups."""
-    nets = x.shape[0]
-    kernel = step.kernel.shape
-    parts = slices(x, kernel, step.stride, step.dilation)
+    nets, inner, out = x.shape[0], *weight.shape[-2:]
+    parts = slices(x, step.kernel.shape, step.stride, step.dilation)
     size = parts[0].shape[1:-1]
-    out, inner = weight.shape[1:3]
-    # order of a patch: taps, then channels, as the weights are turned to be
+    # order of a patch: taps, then channels, as in the weights
     grouped = [p.reshape(nets, math.prod(size), groups, inner) for p in parts]
     patch = jnp.stack(grouped, axis=3).reshape(nets, math.prod(size), groups, -1)
-    matrix = weight.reshape(nets, groups, out // groups, inner, *kernel)
-    matrix = jnp.moveaxis(matrix, (2, 3), (-1, -2)).reshape(nets, groups, -1, out // groups)
-    y = jnp.einsum("npgk,ngko->npgo", patch, matrix, precision=lax.Precision.HIGHEST)
+    matrix = weight.reshape(nets, -1, groups, out // groups)
+    y = jnp.einsum("npgk,nkgo->npgo", patch, matrix, precision=lax.Precision.HIGHEST)
     return y.reshape(nets, *size, out)
+
+
+def _depthwise(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
+    """(nets, *spatial, channels), one filter a channel: shifted multiply-adds along channels."""
+    parts = slices(x, step.kernel.shape, step.stride, step.dilation)
+    shape = (weight.shape[0], *[1] * (x.ndim - 2), groups)
+    total = None
+    for tap, part in zip(np.ndindex(*step.kernel.shape), parts):
+        term = part * weight[(slice(None), *tap, 0)].reshape(shape)
+        total = term if total is None else total + term
+    assert total is not None
+    return total
 
 
 def _few(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
