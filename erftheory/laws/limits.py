@@ -21,6 +21,14 @@ from erftheory.laws.base import (
     slope,
     stack,
 )
+from erftheory.laws.sampled_growth import (
+    line_std,
+    magnitude_size,
+    magnitude_size_gradient,
+    sampled_growth,
+    std_gradient,
+)
+from erftheory.laws.trials import LEVELS
 from erftheory.network.base import Network
 
 SKEWED = (1, 2, 6)  # relative taps of a kernel without symmetry
@@ -185,7 +193,11 @@ def growth(context: Context) -> list[Evidence]:
     expected = math.sqrt(engines.symbolic.variance(n, k))
     allowed = 1e-9 * expected
     evidence.append(close("spectrum", "symbolic", f"std, n={n} (px)", std, expected, allowed))
-    return evidence + _size_exponent(context)
+    sampled = sampled_growth(
+        context, min(k, 5), LEVELS["GRW-1"], name="std", measure=line_std, gradient=std_gradient,
+        exponent=0.5, unlike=0.55,
+    )  # fmt: skip
+    return evidence + _size_exponent(context) + sampled
 
 
 def _size_exponent(context: Context) -> list[Evidence]:
@@ -254,7 +266,11 @@ def finite_depth(context: Context) -> list[Evidence]:
         equal("spectrum", "plain convolution", f"size², n={n} (px²)", round(a * a), round(b * b))
         for a, b, n in pairs
     ]
-    return evidence
+    sampled = sampled_growth(
+        context, 3, LEVELS["GRW-2"], name="smooth magnitude size", measure=magnitude_size,
+        gradient=magnitude_size_gradient, unlike=0.5,
+    )  # fmt: skip
+    return evidence + sampled
 
 
 @law(

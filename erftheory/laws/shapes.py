@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from erftheory.laws.base import Context, Evidence, below, close, equal, law, shares
+from erftheory.laws.trials import LEVELS, shape_trial
 from erftheory.network.base import Network
 from erftheory.network.combine import Chain, Residual
 from erftheory.network.layers import Conv
@@ -29,6 +30,21 @@ def _std(context: Context, network: Network, expected: Fraction, name: str) -> E
     """Standard deviation of the spectrum's map against an exact variance."""
     std, wanted = context.engines.exact(network).std[0], math.sqrt(expected)
     return close("spectrum", "theory", f"{name}: std (px)", std, wanted, 1e-9 * wanted)
+
+
+def _sampled(
+    context: Context,
+    id: str,
+    network: Network,
+    name: str,
+    theory: np.ndarray | None = None,
+    against: str = "spectrum",
+    init: str = "he",
+) -> list[Evidence]:
+    """One sampled trial at the law's level."""
+    return shape_trial(
+        context, network, name, level=LEVELS[id], theory=theory, against=against, init=init
+    )
 
 
 @law(
@@ -54,7 +70,8 @@ def subsampling(context: Context) -> list[Evidence]:
             equal("counting", "theory", f"{name}: variance (px²)", counted, by_hand),
             _std(context, network, by_hand, name),
         ]  # fmt: skip
-    return evidence
+    network = Chain(Conv(3, stride=2), Chain(Conv(3)) * 3, ndim=1)
+    return evidence + _sampled(context, "SUB-1", network, "s=2, 3 layers behind")
 
 
 @law(
@@ -83,7 +100,8 @@ def dilation(context: Context) -> list[Evidence]:
                   weights[0], plain[0], of=(weights[::d], plain)),
             _std(context, network, by_hand, f"d={d}"),
         ]  # fmt: skip
-    return evidence
+    network = Chain(Conv(3, dilation=2), ndim=1) * 4
+    return evidence + _sampled(context, "DIL-1", network, "d=2, 4 layers")
 
 
 @law(
@@ -123,7 +141,8 @@ def exponential_dilation(context: Context) -> list[Evidence]:
         close("counting", "theory", "k=3, 2^l: kurtosis, 8 layers", fourth / second**2 - 3,
               expected, 1e-9)
     )  # fmt: skip
-    return evidence
+    ternary = Chain(*(Conv(3, dilation=3**level) for level in range(3)), ndim=1)
+    return evidence + _sampled(context, "DIL-2", ternary, "k=3, 3 layers", np.ones(27), "theory")
 
 
 @law(
@@ -152,7 +171,12 @@ def skip(context: Context) -> list[Evidence]:
         gap = _gap(np.asarray(found.map), mixture)
         evidence.append(below("spectrum", "binomial", f"{name}: map / peak", gap, ROUNDING * 10))
         evidence.append(_std(context, network, by_hand, name))
-    return evidence
+    # this init keeps the power of a signal through a convolution: ratio 1 without being told
+    network = Chain(Conv(1), Residual(Conv(3)) * 5, ndim=1)
+    mixture = _binomial_mixture(5, 3, 0.5)
+    return evidence + _sampled(
+        context, "SKP-1", network, "a=1, 5 blocks", mixture, "binomial", init="lecun"
+    )
 
 
 def _binomial_mixture(depth: int, kernel: int, taken: float) -> np.ndarray:

@@ -19,18 +19,14 @@ from erftheory.laws.base import (
     shares,
     stack,
 )
+from erftheory.laws.trials import LEVELS, draw, flip_test, judge
 
 ROUNDING = 2e-15  # allowed deviation of a float map relative to its peak, × (depth + 500)
 SYMBOLIC_TERMS = 40_000  # terms of the closed form that a law may sum
 AUTODIFF_DEPTH = 128  # weights one: gradients are integers up to k^128, exact scale in float64
 
 ENUMERATED_WEIGHTS = 12  # 4096 nets
-SAMPLED_DEPTH, SAMPLED_CHANNELS = 6, 8
-BATCHES, FLIPS = 40, 200_000
-# Levels of VAR-1's two sampled tests, together a false alarm below 1e-4. Batch means of g² are a
-# little skewed, which made small p values half as large as they should be at 4 channels, so the
-# nets have 8 and that test has the stricter level.
-LEVEL_MEAN, LEVEL_SQUARE = 5e-5, 1e-5
+SAMPLED_DEPTH, SAMPLED_CHANNELS = 10, 16  # the net that GRW-1 and GRW-2 look at too
 
 
 @law(
@@ -133,11 +129,9 @@ def _running_sums(depth: int, kernel: int) -> list[int]:
     f"{L16}, section 2.1 (there for many channels)",
 )
 def random_weights(context: Context) -> list[Evidence]:
-    """All nets with weights ±1, in integers and by autodiff, and a calibrated sampled test.
+    """All nets with weights ±1, in integers and by autodiff, and calibrated sampled tests.
 
-    Pixels of one net share its power and are heavy-tailed, so the test looks at the means of
-    `BATCHES` batches. Its null law comes from flipping the signs of whole batches, which is exact
-    for E g, whose law is symmetric, and near for the shape of E g² (`LEVEL_SQUARE`).
+    The law of g is symmetric, so sign flips are an exact null for E g; see `trials` for E g².
     """
     return [*_enumeration(context), *_sampled(context)]
 
@@ -178,35 +172,14 @@ def _sampled(context: Context) -> list[Evidence]:
     if k < context.kernel:
         context.note(f"VAR-1: kernel {k} in place of {context.kernel} for the sampled nets")
     n = context.reduced("VAR-1: sampled nets", SAMPLED_DEPTH)
-    network, engines = stack(n, k), context.engines
-    blocks = engines.gradients(network, context.seed, context.samples, channels=SAMPLED_CHANNELS)
-    nets = np.concatenate([np.asarray(block, dtype=np.float64) for block in blocks])
-    power = (nets**2).sum(1)
-    effective = power.sum() ** 2 / (power**2).sum()
-    theory = np.asarray(engines.exact(network, signal="variance").map)
-    # a contrast: the mean total power needs no model
-    squares = nets**2 - theory * power[:, None]
-    what = f"{len(nets)} nets ({effective:.0f} effective), n={n}, k={k}"
+    network, level = stack(n, k), LEVELS["VAR-1"] / 2
+    draws = draw(
+        context, network, channels=SAMPLED_CHANNELS, samples=2 * context.samples
+    )
+    name = f"n={n}, k={k}"
+    theory = context.engines.exact(network, signal="variance").map
     return [
-        above("sampled", "sign flips", f"p of E g = 0, {what}",
-              _flip_test(nets, context.seed), LEVEL_MEAN),
-        above("sampled", "spectrum", f"p of E g^2 = theory, {what}",
-              _flip_test(squares, context.seed + 1), LEVEL_SQUARE),
+        above("sampled", "sign flips", f"{name}: p of E g = 0",
+              flip_test(draws.first, context.seed), level),
+        *judge(context, draws, theory, name, level=level, against="spectrum"),
     ]  # fmt: skip
-
-
-def _flip_test(deviations: np.ndarray, seed: int) -> float:
-    """p value of mean zero at every pixel, for rows (nets, pixels): the largest |t| of batch means.
-
-    The statistic's null law is that of all sign flips of batches, of which `FLIPS` are drawn.
-    """
-    ends = [len(deviations) * b // BATCHES for b in range(BATCHES + 1)]
-    means = np.stack([deviations[a:b].mean(0) for a, b in zip(ends, ends[1:])])
-    scale = np.sqrt((means**2).sum(0))
-    if not (scale > 0).all():  # dead pixels or NaN: no random net does that
-        return math.nan
-    # the sum of squares does not change with the signs, so flips need only the sums
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (FLIPS, BATCHES))
-    null = np.abs(signs @ (means / scale)).max(1)
-    observed = np.abs((means / scale).sum(0)).max()
-    return (1 + int((null >= observed * (1 - 1e-12)).sum())) / (FLIPS + 1)
