@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from erftheory.symbolic import Derivation
 
-TOPICS = ("n_fold_convolution", "moments", "gaussian_limit", "growth")
+TOPICS = ("n_fold_convolution", "moments", "gaussian_limit", "growth", "skip", "nonlinearity")
 
 
 def n_fold_convolution() -> Derivation:
@@ -32,6 +32,16 @@ def gaussian_limit() -> Derivation:
 def growth() -> Derivation:
     """std = √(n(k²−1)/12), RF = n(k−1)+1 and std/RF → 0 like 1/√n (L16 sec. 2 and 3)."""
     return topic("growth")
+
+
+def skip() -> Derivation:
+    """A residual block is (1 + αv)/(1 + α); with batch norm n of them grow like log n."""
+    return topic("skip")
+
+
+def nonlinearity() -> Derivation:
+    """ReLU, leaky ReLU and |·| leave E g² exactly a convolution, at any width (L16 sec. 2.2)."""
+    return topic("nonlinearity")
 
 
 def topic(name: str) -> Derivation:

@@ -6,6 +6,8 @@ from erftheory.symbolic.evidence import CheckResult, ExactPoints, SymbolicIdenti
 from erftheory.symbolic.gaussian import gaussian_limit
 from erftheory.symbolic.growth import growth
 from erftheory.symbolic.moments import moments
+from erftheory.symbolic.nonlinearity import nonlinearity
+from erftheory.symbolic.skip import skip
 from erftheory.symbolic.values import (
     coefficient,
     coefficients,
@@ -14,6 +16,8 @@ from erftheory.symbolic.values import (
     gaussian_size,
     mean,
     receptive_field,
+    residual_doubling,
+    residual_variance,
     rf_ratio_limit,
     variance,
 )
@@ -35,7 +39,11 @@ __all__ = [
     "mean",
     "moments",
     "n_fold_convolution",
+    "nonlinearity",
     "receptive_field",
+    "residual_doubling",
+    "residual_variance",
     "rf_ratio_limit",
+    "skip",
     "variance",
 ]

@@ -13,7 +13,9 @@ from erftheory.symbolic.convolution import n_fold_convolution
 from erftheory.symbolic.exact import compile_exact
 from erftheory.symbolic.growth import LUO_THRESHOLD, growth
 from erftheory.symbolic.moments import moments
+from erftheory.symbolic.names import n as _depth
 from erftheory.symbolic.names import sigma, tau
+from erftheory.symbolic.skip import CONVOLUTIONS, skip
 
 
 def coefficient(n: int, k: int, t: int) -> int:
@@ -95,6 +97,26 @@ def _moment(step: str, n: int, k: int, least: int = 1) -> Fraction:
     _require_whole("n", n, 1)
     _require_whole("k", k, least)
     return Fraction(_formula("moments", step)({"n": n, "k": k}))
+
+
+def residual_variance(n: int, convolutions: int, step: float) -> float:
+    """ERF variance of n pre-activation blocks with batch norm, in pixels squared.
+
+    `step` is the variance of one convolution's taps; from the result of `skip()`.
+    """
+    _require_whole("n", n, 1)
+    _require_whole("convolutions", convolutions, 1)
+    return _at(skip().result.rhs, {_depth: n, CONVOLUTIONS: convolutions}, step)
+
+
+def residual_doubling(convolutions: int, step: float) -> float:
+    """What twice the blocks add to that variance when there are many, in pixels squared."""
+    _require_whole("convolutions", convolutions, 1)
+    return _at(skip()["doubling"].statement.rhs, {CONVOLUTIONS: convolutions}, step)
+
+
+def _at(formula: Any, values: dict[Any, Any], step: float) -> float:
+    return float(sp.N(formula.subs({**values, sigma: sp.sqrt(sp.Float(step, 30))}), 17))
 
 
 def _require_whole(name: str, value: Any, least: int | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
@@ -57,6 +57,7 @@ class Law:
       within, between: Gaussian variance inside a channel, and of the channel means.
       symmetric: True if the law of a whole channel is that of its negative.
       make: computes `points` when first asked.
+      view: computes `seen` when first asked; None if power sees the same law.
     """
 
     second: Weight
@@ -66,6 +67,7 @@ class Law:
     between: float
     symmetric: bool
     make: Callable[[], Points] | None = None
+    view: Callable[[], Law] | None = None
 
     @cached_property
     def points(self) -> Points:
@@ -73,6 +75,11 @@ class Law:
         if self.make is None:
             return np.zeros(1), np.ones((1, 1))
         return self.make()
+
+    @cached_property
+    def seen(self) -> Law:
+        """The law weighted by the power that a value hands on to the input (`theory/seen.py`)."""
+        return self if self.view is None else self.view()
 
     @property
     def gaussian(self) -> bool:
@@ -112,6 +119,7 @@ def scaled(law: Law, power: Weight) -> Law:
         law.between * factor,
         law.symmetric,
         law.make and make,
+        law.view and (lambda: scaled(law.seen, power)),
     )
 
 
@@ -135,7 +143,22 @@ def normalised(law: Law) -> Law:
         flat = (nodes[None, :] - means[:, None]).ravel() / math.sqrt(variance)
         return binned(flat, probs.reshape(1, -1))
 
-    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make)
+    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make, _normal_view(law))
+
+
+def _normal_view(law: Law) -> Callable[[], Law] | None:
+    """What power sees behind a batch norm; channels of different means are not told apart."""
+    if law.view is None or law.between or len(law.points[1]) > 1:
+        return None
+
+    def view() -> Law:
+        seen, variance = law.seen, to_float(law.variance)
+        nodes, probs = seen.points
+        moved = (nodes - law.mean) / math.sqrt(variance)
+        out, within = _discrete_law(moved, probs.sum(0)[None]), seen.within + seen.between
+        return replace(out, second=out.second + within / variance, within=within / variance)
+
+    return view
 
 
 def dropped(law: Law, rate: float) -> Law:
@@ -149,7 +172,9 @@ def dropped(law: Law, rate: float) -> Law:
         kept = np.hstack([probs.sum(1, keepdims=True) * rate, probs * float(keep)])
         return np.append(0.0, nodes / float(keep)), kept
 
-    return Law(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
+    kept = Law(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
+    # a gradient passes where the mask is open
+    return replace(kept, view=lambda: scaled(law.seen, keep**-2))
 
 
 def maximum(law: Law, count: int) -> Law:
@@ -266,6 +291,15 @@ _SMOOTH = {
         16.0,
     ),
 }
+
+
+def sloped(name: str) -> tuple[Callable, Callable, tuple[float, ...]]:
+    """An activation, its derivative, and the places between which both are smooth."""
+    if name in _SLOPES:
+        s = float(_SLOPES[name])
+        return lambda x: np.where(x > 0, x, s * x), lambda x: np.where(x > 0, 1.0, s), (0.0,)
+    function, slope, _, end = _SMOOTH[name]
+    return function, slope, (-end, 0.0, end)
 
 
 @lru_cache(maxsize=256)

@@ -7,17 +7,18 @@ input of independent N(0, 1) pixels in the limit of many channels. Neighbouring 
 independent, units of different branches too (Yang & Schoenholz 2017; De & Smith 2020).
 
 Gains of successive activations multiply, as if their gates were independent. A convolution between
-them makes that true; along an identity whose sums feed activations directly (post-activation
-residual blocks) an open gate is likelier to be followed by an open one, so the power that stays on
-the identity is underestimated there. The ratio at each single sum is not affected.
+them makes that true. Along an identity whose sums feed activations directly (post-activation
+residual blocks) an open gate is likelier to be followed by an open one; there the gain at the
+sum's inputs is corrected by E[φ′² | power that goes on to that input] / E[φ′²]. That makes the
+total power exact; the powers of single paths factorise only nearly.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 
 from erftheory.network import arguments as arg
@@ -37,12 +38,11 @@ from erftheory.theory import distribution as dist
 from erftheory.theory.distribution import Law, Weight, to_float
 from erftheory.theory.gains import Gains, Link
 from erftheory.theory.masses import balance, plain, power, product, same
+from erftheory.theory.seen import Group, behind, correlated, reached, summands, together
 from erftheory.theory.widths import widths
 
 INITS = ("he", "lecun", "xavier")
 _PROBES = 64  # iterations looked at, if they last, before the scale alone is extrapolated
-
-Group = tuple[int, Law]  # channels, law of a unit
 
 
 def meanfield_gains(
@@ -103,11 +103,15 @@ def _refine(inputs: list[list[Group]], name: str) -> list[tuple[int, tuple[int, 
 
 @dataclass
 class _Run:
-    """Gains of a graph in both signals, and its output's groups."""
+    """Gains of a graph in both signals, and its output's groups.
+
+    `reach` is the power of each output group at the input, per channel and up to a factor.
+    """
 
     power: Gains
     amplitude: Gains
     output: list[Group]
+    reach: list[float]
 
 
 @lru_cache(maxsize=1024)
@@ -126,22 +130,38 @@ class _Pass:
     init: str
     channels: int
 
-    def run(self, graph: Graph, source: list[Group], target: int | None = None) -> _Run:
-        """Gains of `graph` read by something that asks `target` channels of it."""
+    def run(
+        self,
+        graph: Graph,
+        source: list[Group],
+        target: int | None = None,
+        reach: list[float] | None = None,
+    ) -> _Run:
+        """Gains of `graph` read by something that asks `target` channels of it.
+
+        `reach` is that of the source's groups, 1 each if None.
+        """
         power, amplitude = Gains(), Gains()
         width = widths(graph, self.channels, sum(c for c, _ in source), target)
         states: list[list[Group]] = []
+        highest = max(reach or [1.0]) or 1.0
+        reaches = [[r / highest for r in reach] if reach else [1.0] * len(source)]
+        parts: dict[tuple[int, int], list[Law]] = {}  # of a sum's group, as its inputs see it
+        readers = [i for node in graph.nodes for i in node.inputs]
         for index, node in enumerate(graph.nodes):
             inputs = [states[i] for i in node.inputs]
             if isinstance(node.op, Input):
                 output, links = source, []
             elif isinstance(node.op, Sum):
-                output, links = self._sum(graph, index, inputs, power, amplitude)
+                output, links = self._sum(
+                    graph, index, inputs, power, amplitude, [reaches[i] for i in node.inputs], parts
+                )
             elif isinstance(node.op, Concat):
                 output, links = _concat(inputs)
             elif isinstance(node.op, Loop):
+                start = reaches[node.inputs[0]]
                 output, links = self._loop(
-                    node.op, index, inputs[0], width[index], power, amplitude
+                    node.op, index, inputs[0], width[index], power, amplitude, start
                 )
             elif isinstance(node.op, Conv | ConvTranspose):
                 output, links = self._convolution(
@@ -149,12 +169,22 @@ class _Pass:
                 )
             else:
                 output, links = _keeping(node.op, graph.ndim, inputs[0])
+                if isinstance(node.op, Activation):
+                    before = node.inputs[0]
+                    known = parts if readers.count(before) == 1 else {}
+                    links = correlated(
+                        node.op.name, before, inputs[0], links, known, (power, amplitude)
+                    )
+                    if before:  # the sum's links may have changed
+                        reaches[before] = reached(graph, before, states, power, reaches)
             states.append(output)
             for gains in (power, amplitude):
                 gains.channels.append(tuple(c for c, _ in output))
             power.links.append(tuple(Link(i, s, t, gain) for i, s, t, gain, _ in links))
             amplitude.links.append(tuple(Link(i, s, t, gain) for i, s, t, _, gain in links))
-        return _Run(power, amplitude, states[-1])
+            if index:
+                reaches.append(reached(graph, index, states, power, reaches))
+        return _Run(power, amplitude, states[-1], reaches[-1])
 
     def _convolution(
         self, op: Conv | ConvTranspose, name: str, ndim: int, groups: list[Group], out: int
@@ -181,15 +211,22 @@ class _Pass:
         return [(out, dist.gaussian(forward * second, forward * level))], rows
 
     def _sum(
-        self, graph: Graph, index: int, inputs: list[list[Group]], power: Gains, amplitude: Gains
+        self,
+        graph: Graph,
+        index: int,
+        inputs: list[list[Group]],
+        power: Gains,
+        amplitude: Gains,
+        reaches: list[list[float]],
+        parts: dict[tuple[int, int], list[Law]],
     ) -> tuple[list[Group], list]:
         node = graph.nodes[index]
         op = node.op
         assert isinstance(op, Sum)
-        parts = _refine(inputs, node.name)
+        pieces = _refine(inputs, node.name)
         rows = [
             (i, g, t, Fraction(count, inputs[i][g][0]))
-            for t, (count, groups) in enumerate(parts)
+            for t, (count, groups) in enumerate(pieces)
             for i, g in enumerate(groups)
         ]
         factor: tuple[Weight, Weight] = (1, 1)
@@ -203,11 +240,19 @@ class _Pass:
             # a share of channels is a mean over them, the same in both signals
             links.append((i, g, t, *(share * f if i == 0 else share for f in factor)))
         output = []
-        for count, groups in parts:
+        for t, (count, groups) in enumerate(pieces):
             laws = [inputs[i][g][1] for i, g in enumerate(groups)]
-            law = dist.scaled(laws[0], factor[0])
+            laws[0] = dist.scaled(laws[0], factor[0])
+            law = laws[0]
             for other in laws[1:]:
                 law = dist.add(law, other)
+            seen = summands(laws)
+            if seen is not None:
+                powers = [reaches[i][g] for i, g in enumerate(groups)]
+                powers[0] = to_float(powers[0] * to_float(factor[0]))
+                law = replace(law, view=partial(together, seen, powers))
+                if op.gain is None:  # a ratio that the user gave stays what it is
+                    parts[index, t] = seen
             output.append((count, law))
         return output, links
 
@@ -219,13 +264,14 @@ class _Pass:
         width: int,
         power: Gains,
         amplitude: Gains,
+        reach: list[float],
     ) -> tuple[list[Group], list]:
         runs: list[tuple[int, _Run]] = []
         start, chain, done = len(groups), plain(op.graph), 0
         while done < op.times:
             before = groups
-            run = self.run(op.graph, groups, width if done == op.times - 1 else None)
-            groups, count = run.output, 1
+            run = self.run(op.graph, groups, width if done == op.times - 1 else None, reach)
+            groups, reach, count = run.output, run.reach, 1
             done += 1
             if runs and same(runs[-1][1].power, run.power):
                 count += runs.pop()[0]
@@ -285,7 +331,7 @@ def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | No
     where that is not the root (fixed weights)."""
     if isinstance(op, Activation):
         out, gain = dist.activated(law, op.name)
-        return out, gain, None
+        return behind(law, op.name, out), gain, None
     if isinstance(op, BatchNorm):
         out = dist.normalised(law)
         variance = law.variance
