@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ from erftheory.empirical.weights import draw
 from erftheory.empirical.windows import Cone, Window
 from erftheory.network.arguments import integer
 from erftheory.network.graph import Graph, Loop
-from erftheory.network.layers import BatchNorm
+from erftheory.network.layers import BatchNorm, Conv, ConvTranspose
 
 Device = Any  # jax.Device, which is no class to a type checker
 
@@ -30,6 +31,9 @@ Device = Any  # jax.Device, which is no class to a type checker
 _MARGIN = {1: 16, 2: 4, 3: 2}
 # Nets side by side: as many as this many values of one node hold, which stays in a CPU's cache.
 _CACHED = 1 << 16
+# Nets of more products than this, repeated no more often than that, are not scanned.
+_HEAVY, _UNROLLED = 10**7, 32
+_CALL = 4 * 10**8  # products of a call
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Nets:
       canvas: window of the input.
       width: nets side by side, a function of network, platform and memory.
       steps: rows of `width` nets that a call takes by default.
+      calls: calls to keep under way at once.
       out_shape: gradients of one net, (channels in, *field).
       evaluate: (key, indices (steps, width), number of samples) to gradients and the factors of
         the last activation, one row a net (see `engine.gradients`).
@@ -51,6 +56,7 @@ class Nets:
     canvas: Window
     width: int
     steps: int
+    calls: int
     memory: int
     init: str | float
     devices: tuple[Device, ...]
@@ -119,8 +125,12 @@ def _made(
         raise ValueError(f"images: got {size[2:]} pixels; takes at least {canvas}, the unit's cone")
     widest = max(_widths(made))
     name = route or choose(devices[0].platform, widest)
-    engine = Engine(Layout(name), linear, batch_norm)
+    engine = Engine(Layout(name), linear, batch_norm, _pieces(made, cone, graph))
     each = _bytes(made, cone, graph, name)
+    calls = 1
+    if len(devices) == 1:
+        calls = min(1 + (os.cpu_count() or 1), 4) if devices[0].platform == "cpu" else 2
+        calls = max(1, min(calls, memory // (2 * each)))
     if each > memory:
         raise ValueError(f"memory: got {memory}; takes at least {each} bytes, one net")
     width = 1
@@ -130,7 +140,7 @@ def _made(
         # powers of two; lanes are whole vectors
         least = 16 if name == "lanes" else 1
         width = max(least, 1 << min(10, side.bit_length() - 1))
-        while width > 1 and width * each > memory // 2:
+        while width > 1 and width * each > memory // (2 * calls):
             width //= 2
     function = gradients(graph, made, engine, cone, field)
     out_shape = (in_channels, *windows.shape(field))
@@ -181,10 +191,11 @@ def _made(
                 return compiled(key, jnp.asarray(index), samples, images)
         return compiled(key, jnp.asarray(index), samples, images)
 
-    steps = 64 if name == "map" else 16
+    # one call of heavy nets is short, so that few nets too can share the cores
+    steps = 16 if name != "map" else max(1, min(16, _CALL // _products(made, cone, graph)))
     return Nets(
-        field, cone.source, width, steps * len(devices), memory, init, devices, out_shape, evaluate,
-        compiled,
+        field, cone.source, width, steps * len(devices), calls, memory, init, devices, out_shape,
+        evaluate, compiled,
     )  # fmt: skip
 
 
@@ -193,6 +204,28 @@ def _normalises(graph: Graph) -> bool:
         isinstance(n.op, BatchNorm) or (isinstance(n.op, Loop) and _normalises(n.op.graph))
         for n in graph.nodes
     )
+
+
+def _pieces(made: Plan, cone: Cone, graph: Graph) -> int:
+    """Pieces of a repetition: every iteration its own where that is worth its compile time."""
+    longest = max((count for part in made.parts for count, _ in part.runs), default=1)
+    heavy = _products(made, cone, graph) > _HEAVY
+    return longest if heavy and longest <= _UNROLLED else 8
+
+
+def _products(made: Plan, cone: Cone, graph: Graph) -> int:
+    """Multiplications of one forward pass."""
+    total = 0
+    for index, (part, node) in enumerate(zip(made.parts, graph.nodes)):
+        if isinstance(node.op, Loop):
+            bodies = [body for count, body in part.runs for _ in range(count)]
+            for body, inner in zip(bodies, cone.loops[index], strict=True):
+                total += _products(body, inner, node.op.graph)
+        elif isinstance(node.op, (Conv, ConvTranspose)):
+            taps = math.prod(node.op.step(graph.ndim).kernel.shape)
+            pixels = math.prod(windows.shape(cone.windows[index]))
+            total += taps * pixels * part.channels_in * part.channels_out // part.groups
+    return total
 
 
 def _widths(made: Plan) -> list[int]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -223,23 +225,53 @@ def _check(
 def _blocks(
     made: Nets, key: jax.Array | int, samples: int, chunk: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Gradients without the last activation, and its factors at h and −h, a device call each."""
+    """Gradients without the last activation, and its factors at h and −h, a device call each.
+
+    Several calls are under way at once: XLA's CPU programs leave cores idle between their
+    convolutions, and an accelerator would wait for the host.
+    """
     if isinstance(key, int):
         key = jax.random.key(key)
     width, devices = made.width, len(made.devices)
-    room = max(1, min(_RETURNED, made.memory // 8) // (4 * math.prod(made.out_shape) * width))
+    returned = min(_RETURNED, made.memory // 8) // made.calls
+    room = max(1, returned // (4 * math.prod(made.out_shape) * width))
     steps = min(room, made.steps) if chunk is None else -(-chunk // width)
     steps = -(-steps // devices) * devices
-    for start in range(0, samples, width * steps):
+
+    def call(start: int) -> tuple[np.ndarray, ...]:
         index = np.arange(start, start + width * steps, dtype=np.uint32).reshape(steps, width)
         block = made.evaluate(key, index, np.uint32(min(samples, 2**32 - 1)))
-        rows, plus, minus = (np.asarray(b)[: samples - start] for b in block)
+        return tuple(np.asarray(b)[: samples - start] for b in block)
+
+    starts = range(0, samples, width * steps)
+    for rows, plus, minus in _ahead(call, starts, made.calls):
         if not np.isfinite(rows).all():
             raise ValueError(
                 f"init: got {made.init!r}, whose gradients overflow float32 in this network; "
                 "takes a smaller one (lecun, xavier)"
             )
         yield rows, plus, minus
+
+
+def _ahead(
+    call: Callable[[int], tuple[np.ndarray, ...]], items: Sequence[int], calls: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """The results in order, with up to `calls` of them under way."""
+    if calls == 1 or len(items) == 1:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(calls) as pool:
+        waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(call, item))
+                if len(waiting) == calls:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for rest in waiting:
+                rest.cancel()
 
 
 def _tally(
