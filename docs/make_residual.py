@@ -31,7 +31,7 @@ def sampled(context: Context, depth: int) -> tuple[float, float]:
 
 def main() -> None:
     context = Context(Engines.load(), samples=int(sys.argv[1]) if len(sys.argv) > 1 else 4000)
-    blocks = np.arange(1, 129)
+    blocks = np.arange(1, 101)
     theory = np.array([law._variance(int(n)) for n in blocks])
     found = []
     for depth in law.DEPTHS:
@@ -43,16 +43,18 @@ def main() -> None:
     FigureCanvasAgg(figure)
     for axes, label, of in zip(
         figure.subplots(1, 2),
-        ("√(depth n)", "√(log n)"),
+        ("√n", "√(log n)"),
         (np.sqrt, lambda n: np.sqrt(np.log(n))),
     ):
         axes.plot(of(blocks), np.sqrt(law.STEP * blocks), color="#D55E00", ls="--",
                   label="plain stack, √n")  # fmt: skip
         axes.plot(of(blocks), np.sqrt(theory), color="#0072B2", label="residual, theory")
         axes.errorbar(of(np.array(law.DEPTHS)), np.sqrt(spread), yerr=error / np.sqrt(spread),
-                      fmt="o", color="#0072B2", mfc="w", capsize=2, label="residual, sampled")  # fmt: skip
+                      fmt="o", color="#0072B2", mfc="w", capsize=2,
+                      label="residual, sampled")  # fmt: skip
         axes.set_xticks(of(np.array(law.DEPTHS)), [str(n) for n in law.DEPTHS])
         axes.set(xlabel=f"blocks n, spaced by {label}", ylabel="ERF std (pixels)", ylim=(0, 5))
+        axes.set_xlim(of(3), of(100))
         axes.grid(color="0.9")
     figure.axes[0].legend()
     path = Path(__file__).parent / "images" / "residual.png"

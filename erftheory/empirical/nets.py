@@ -32,7 +32,7 @@ _MARGIN = {1: 16, 2: 4, 3: 2}
 # Nets side by side: as many as this many values of one node hold, which stays in a CPU's cache.
 _CACHED = 1 << 16
 # Nets of more products than this, repeated no more often than that, are not scanned.
-_HEAVY, _UNROLLED = 10**7, 32
+_HEAVY, _UNROLLED, _LIGHT = 10**7, 32, 8
 _CALL = 4 * 10**8  # products of a call
 
 
@@ -210,7 +210,7 @@ def _pieces(made: Plan, cone: Cone, graph: Graph) -> int:
     """Pieces of a repetition: every iteration its own where that is worth its compile time."""
     longest = max((count for part in made.parts for count, _ in part.runs), default=1)
     heavy = _products(made, cone, graph) > _HEAVY
-    return longest if heavy and longest <= _UNROLLED else 8
+    return (longest if longest <= _UNROLLED else 8) if heavy else _LIGHT
 
 
 def _products(made: Plan, cone: Cone, graph: Graph) -> int:
