@@ -282,7 +282,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.grid(color="0.9")
         axes.legend(fontsize=8, ncols=2, loc="upper left")
     low, high = panels[0].get_ylim()
-    panels[0].set_ylim(low, 30 * high)  # room for the legends
+    panels[0].set_ylim(low, 1000 * high)  # room for the legends
     panels[0].set_ylabel("seconds")
     figure.savefig(path, dpi=120)
 

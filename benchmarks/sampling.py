@@ -301,7 +301,7 @@ def plot(rows: list[dict[str, Any]], path: Path, peak: float, device: str) -> No
                          color=colours)  # fmt: skip
         axes.bar_label(bars, [f"{r['seconds_a_net'] * 1e3:.3g}" for r in mine], padding=3)
         axes.set(title=titles[name], xlabel="milliseconds a net")
-        axes.margins(x=0.2)
+        axes.set_xlim(0, 1.25 * max(r["seconds_a_net"] for r in mine) * 1e3)
     figure.suptitle(f"Weights drawn, gradient taken; blue: this package, green: PyTorch. {device}, "
                     f"matmul peak {peak / 1e9:.0f} GFLOP/s", fontsize=11)  # fmt: skip
     figure.savefig(path, dpi=120)

@@ -13,6 +13,7 @@ from networks import NETWORKS
 from erftheory import (
     Activation,
     AvgPool,
+    BatchNorm,
     Chain,
     Conv,
     ConvTranspose,
@@ -80,6 +81,34 @@ def test_every_route_gives_the_gradient_of_autodiff(name):
             parts.append(g * plus.reshape(-1, *[1] * (g.ndim - 1)))
         found = np.concatenate(parts)
         np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("statistics", ["live", "frozen"])
+@pytest.mark.parametrize("pieces", [1, 9])
+def test_batch_statistics_are_those_of_the_canvas(statistics, pieces):
+    """Valid convolutions shrink the canvas as the cone does: autodiff of the plain executor sees
+    the same statistics, however many iterations are scanned on arrays of one size."""
+    part = Chain(Conv(3, padding="valid"), BatchNorm(), RELU, ndim=1)
+    network, nets = part * 6, 2
+    graph = network.graph
+    made = plan(graph, 4, 1)
+    cone = windows.cone(graph, ((-6, 6),))
+    field = windows.cone(graph, ((0, 0),)).source
+    keys = jax.random.split(jax.random.key(8), nets)
+    weights = jax.vmap(lambda key: draw(made, key, "gaussian", "he"))(keys)
+    x = jax.random.normal(keys[0], (nets, 1, *windows.shape(cone.source)))
+    mode = Mode(statistics=statistics)
+
+    def autodiff(params, x):
+        return jax.grad(lambda x: run(made, params, x, mode, None)[:, 6].sum())(x)
+
+    wanted = jax.jit(jax.vmap(autodiff))(weights, x)[(..., *windows.inside(field, cone.source))]
+    assert np.abs(wanted).max() > 0
+    engine = Engine(Layout("batched"), statistics=statistics, pieces=pieces)
+    function = jax.jit(gradients(graph, made, engine, cone, field))
+    g, plus, _ = function(weights, x, jnp.ones((nets, made.channels_out)), keys)
+    found = g * plus[:, None, None]
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("name", ["plain", "even kernel", "residual", "unet", "misaligned"])
