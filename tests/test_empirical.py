@@ -442,8 +442,10 @@ def test_arguments_are_checked(options, message):
 def test_networks_that_cannot_be_sampled_are_refused():
     with pytest.raises(ValueError, match="network: got a global operation"):
         sample(Chain(Conv(3), GlobalAvgPool()), 0, 10)
-    with pytest.raises(ValueError, match="gain: got 2"):
-        sample(Residual(Conv(3), gain=2), 0, 10)
+    with pytest.raises(ValueError, match="init: got 2 in a net with explicit gains"):
+        sample(Residual(Conv(3), gain=2), 0, 10, init=2)
+    with pytest.raises(ValueError, match="gain: got a net with explicit gains"):
+        initialise(Residual(Conv(3), gain=2), jax.random.key(0))
     with pytest.raises(ValueError, match="overflow"):
         sample(Chain(Conv(1), ndim=1) * 400, 0, 4, channels=32, init="he")
 

@@ -51,13 +51,31 @@ class Engine:
     statistics: str = "live"
     pieces: int = 8
 
-    def prepare(self, plan: Plan, weights: Any, stacked: int = 0) -> list[Any]:
-        """Drawn weights, the nets their first axis, as the route reads them."""
+    def prepare(
+        self, plan: Plan, weights: Any, factors: list[Any] | None = None, stacked: int = 0
+    ) -> list[Any]:
+        """Drawn weights, the nets their first axis, as the route reads them.
+
+        The entry of a sum is the amplitude of its first input, or None; `factors` as from
+        `balance.factors`, with a leading axis for each of `stacked` repetitions around.
+        """
         out: list[Any] = []
-        for part, weight in zip(plan.parts, weights, strict=True):
+        for index, (part, weight) in enumerate(zip(plan.parts, weights, strict=True)):
+            factor = None if factors is None else factors[index]
             if isinstance(part.op, Loop):
-                runs = zip(part.runs, weight, strict=True)
-                out.append([self.prepare(body, stack, stacked + 1) for (_, body), stack in runs])
+                rows, start = [], 0
+                for (count, body), stack in zip(part.runs, weight, strict=True):
+                    own = None
+                    if factor is not None:
+                        own = jax.tree.map(
+                            lambda *a, axis=stacked: jnp.stack(a, axis),
+                            *factor[start : start + count],
+                        )
+                    rows.append(self.prepare(body, stack, own, stacked + 1))
+                    start += count
+                out.append(rows)
+            elif isinstance(part.op, Sum):
+                out.append(factor)
             elif isinstance(part.op, (Conv, ConvTranspose)):
                 step = part.op.step(plan.ndim)
                 out.append(self.layout.prepare(weight, step, part.groups, stacked))
@@ -118,6 +136,8 @@ class Engine:
         if isinstance(op, Sum | Concat):
             parts = [_crop(v, out, spot) for v, spot in zip(reads, spots)]
             if isinstance(op, Sum):
+                if weight is not None:
+                    parts[0] = parts[0] * weight
                 return sum(parts[1:], start=parts[0])
             return jnp.concatenate(parts, axis=self.layout.channels)
         assert isinstance(op, Layer)
@@ -238,6 +258,7 @@ def gradients(
     engine: Engine,
     cone: Cone,
     field: Window,
+    factors: list[Any] | None = None,
 ) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     """The function from (weights, x, signs, keys) to gradients of one unit of every net.
 
@@ -245,13 +266,14 @@ def gradients(
     (nets, channels out). Of several output channels the gradient of their signed sum is taken.
     Returns arrays (nets, channels in, *field), and two of shape (nets,): the factors of the last
     activation at h and at −h (ones if there is none), which the gradient does not contain.
+    `factors` are the amplitudes of explicit gains (`balance.factors`).
     """
     layout = engine.layout
     name = final_activation(plan)
     unit = tuple(-first for first, _ in cone.windows[-1])
 
     def function(weights: Any, x: jax.Array, signs: jax.Array, keys: jax.Array):
-        ready = engine.prepare(plan, weights)
+        ready = engine.prepare(plan, weights, factors)
 
         def value(x: jax.Array) -> tuple[jax.Array, jax.Array]:
             y = engine.run(graph, plan, cone, ready, x, keys, open_end=name is not None)

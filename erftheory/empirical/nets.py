@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from erftheory.empirical import windows
+from erftheory.empirical.balance import factors
 from erftheory.empirical.engine import Engine, gradients
 from erftheory.empirical.plan import Plan, plan
 from erftheory.empirical.routes import Layout, choose
@@ -142,7 +143,8 @@ def _made(
         width = max(least, 1 << min(10, side.bit_length() - 1))
         while width > 1 and width * each > memory // (2 * calls):
             width //= 2
-    function = gradients(graph, made, engine, cone, field)
+    scale = factors(graph, init, channels, in_channels)
+    function = gradients(graph, made, engine, cone, field, scale)
     out_shape = (in_channels, *windows.shape(field))
 
     def drawn(key: jax.Array, index: jax.Array, images: jax.Array | None) -> tuple:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from erftheory.empirical.balance import explicit
 from erftheory.empirical.plan import Part, Plan, plan, single
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Graph, Loop, Sum
+from erftheory.network.graph import Graph, Loop
 from erftheory.network.layers import Conv, ConvTranspose
 
 WEIGHTS = ("gaussian", "uniform", "rademacher")
@@ -70,6 +71,11 @@ def initialise(
     check_network("network", network)
     one_of("weights", weights, WEIGHTS)
     check_init(init)
+    if explicit(network.graph):
+        raise ValueError(
+            "gain: got a net with explicit gains, which its weights cannot hold; takes gain=None "
+            "there (the ratio that the initialisation gives), or use sample"
+        )
     integer("channels", channels)
     integer("in_channels", in_channels)
     drawn = draw(plan(network.graph, channels, in_channels), key, weights, init, dtype)
@@ -129,11 +135,6 @@ def _scales(plan: Plan, init: str | float) -> list[Any]:
             )
         elif isinstance(op, (Conv, ConvTranspose)):
             out.append(_Scale(*weight_scale(part, plan.ndim, init)))
-        elif isinstance(op, Sum) and op.gain is not None:
-            raise ValueError(
-                f"gain: got {op.gain} in a net with random weights; takes None there "
-                "(the ratio that the initialisation gives)"
-            )
         else:
             out.append(None)
     return out
