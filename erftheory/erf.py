@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Signal = Literal["variance", "magnitude", "gradient"]
-ErrorKind = Literal["exact", "rounding", "standard error"]
+ErrorKind = Literal["exact", "relative", "rounding", "approximation", "standard error"]
 DISTANCES = ("total_variation", "kolmogorov", "kullback_leibler")
 
 
@@ -34,21 +34,27 @@ def _choice(name: str, value: Any, accepted: Sequence[str]) -> None:
 class ErrorBound:
     """How far a map may be from the truth.
 
-    `kind` "exact" (`value` 0), "rounding" (`value` bounds the mass in the wrong place, Σ|error|
-    over pixels, unless `note` says otherwise) or "standard error" (of the quantity in `note`).
+    `kind` says what `value` is: "exact" (0), "relative" (bounds the relative error of every pixel,
+    tails included), "rounding" (bounds the mass in the wrong place, Σ|error| over pixels, unless
+    `note` says otherwise), "approximation" (of an asymptotic formula, see `note`) or "standard
+    error" (of the quantity in `note`). `outside` bounds the share of the signal beyond the map.
     """
 
     kind: ErrorKind
     value: float = 0.0
     note: str = ""
+    outside: float = 0.0
 
     def __post_init__(self) -> None:
         _choice("kind", self.kind, get_args(ErrorKind))
 
     def __str__(self) -> str:
+        beyond = f", outside <= {self.outside:.2g}" if self.outside else ""
         if self.kind == "exact":
-            return "exact"
-        return f"{'rounding error <=' if self.kind == 'rounding' else self.kind} {self.value:.2g}"
+            return f"exact{beyond}"
+        bounded = self.kind in ("relative", "rounding", "approximation")
+        name = f"{self.kind} error" if bounded else self.kind
+        return f"{name}{' <=' if bounded else ''} {self.value:.2g}{beyond}"
 
 
 class ERF:

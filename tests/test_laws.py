@@ -58,7 +58,8 @@ def test_law_holds_by_two_routes(engines, id, depth, kernel):
 
 def test_sig_1_shows_five_routes(engines):
     verdict = select("SIG-1")[0].run(Context(engines, depth=9))
-    assert set(verdict.routes) == {"symbolic", "counting", "spectrum", "direct", "autodiff"}
+    routes = {"symbolic", "counting", "spectrum", "direct", "tilted", "autodiff"}
+    assert set(verdict.routes) == routes
 
 
 # Every route broken on purpose: (sabotage, laws that must fail, laws that must still hold)

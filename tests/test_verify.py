@@ -47,7 +47,7 @@ def test_holds_and_writes_the_record(capsys, tmp_path):
             assert {"route", "quantity", "measured", "expected", "margin"} <= e.keys()
             assert e["margin"] >= 0
     five = {e[side] for e in record["laws"][0]["evidence"] for side in ("route", "against")}
-    assert five == {"symbolic", "counting", "spectrum", "direct", "autodiff"}
+    assert five == {"symbolic", "counting", "spectrum", "direct", "tilted", "autodiff"}
     assert os.listdir(tmp_path) == ["evidence.json"]
 
 

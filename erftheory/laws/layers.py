@@ -50,7 +50,7 @@ def dropout(context: Context) -> list[Evidence]:
     plain = list(engines.counting(_stack(n, Activation("linear"))).marginal(0))
     gap = _gap(np.asarray(engines.exact(dropped).map), _shares(plain))
     evidence += [
-        below("spectrum", "counting without dropout", f"map / peak, n={n}", gap, ROUNDING),
+        below("exact", "counting without dropout", f"map / peak, n={n}", gap, ROUNDING),
         equal("moments", "theory", f"variance (px²), n={n}",
               engines.moments(dropped).variance[0], Fraction(2 * n, 3)),
     ]  # fmt: skip
@@ -122,7 +122,7 @@ def _dropped_nets(context: Context) -> list[Evidence]:
         information("sampled", "noncentral t", f"{name}: power against a scale "
                     f"{ALTERNATIVE:.0%} off, level {level:.2g}",
                     power(ALTERNATIVE / error, level, 1), "near 1"),
-        *judge(context, dropped, theory, name, level=level, against="spectrum"),
+        *judge(context, dropped, theory, name, level=level, against="exact"),
     ]  # fmt: skip
 
 
@@ -150,14 +150,14 @@ def pooling(context: Context) -> list[Evidence]:
         evidence += [
             equal("counting", "theory", f"{name}: most paths", max(counts), max(by_hand),
                   of=(counts, by_hand)),
-            below("spectrum", "theory", f"{name}: map / peak", _gap(found, _shares(by_hand)),
+            below("exact", "theory", f"{name}: map / peak", _gap(found, _shares(by_hand)),
                   ROUNDING),
         ]  # fmt: skip
     # without weights between them two pools are one kernel (1, 2, 1), squared as a whole
     twice = Chain(Conv(3), AvgPool(2, stride=1), AvgPool(2, stride=1), ndim=1)
     squares = np.convolve([1, 1, 1], [1, 4, 1]).tolist()
     found = np.asarray(engines.exact(twice).map)
-    evidence.append(below("spectrum", "theory", "two averages of 2 in a row: map / peak",
+    evidence.append(below("exact", "theory", "two averages of 2 in a row: map / peak",
                           _gap(found, _shares(squares)), ROUNDING))  # fmt: skip
     evidence += shape_trial(
         context, Chain(Conv(3), AvgPool(2), Conv(3), ndim=1), "average of 2 between convolutions",

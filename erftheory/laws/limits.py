@@ -172,7 +172,7 @@ def _local_error(p: Sequence[float] | np.ndarray) -> float:
     f"{L16}, sections 2 and 3",
 )
 def growth(context: Context) -> list[Evidence]:
-    """Exact variances to a million layers, sizes by spectrum and by plain convolution."""
+    """Exact variances to a million layers, sizes of exact maps and by plain convolution."""
     k, engines = context.kernel, context.engines
     evidence = []
     for n in (10, context.depth, 10**3, 10**6):
@@ -188,11 +188,11 @@ def growth(context: Context) -> list[Evidence]:
     ]
     last = slope(deep[1:], shares_[1:])
     evidence.append(close("moments", "interval", "std/RF exponent", last, -0.5, 1e-3))
-    n = context.reduced("GRW-1: spectrum std", 1024)
+    n = context.reduced("GRW-1: map std", 1024)
     std = engines.exact(stack(n, k), signal="variance").std[0]
     expected = math.sqrt(engines.symbolic.variance(n, k))
     allowed = 1e-9 * expected
-    evidence.append(close("spectrum", "symbolic", f"std, n={n} (px)", std, expected, allowed))
+    evidence.append(close("exact", "symbolic", f"std, n={n} (px)", std, expected, allowed))
     sampled = sampled_growth(
         context, min(k, 5), LEVELS["GRW-1"], name="std", measure=line_std, gradient=std_gradient,
         exponent=0.5, unlike=0.55,
@@ -207,7 +207,7 @@ def _size_exponent(context: Context) -> list[Evidence]:
         context.note(f"GRW-1: size exponent at kernel {k} in place of {context.kernel}")
     maps = [context.engines.exact(stack(n, k, ndim=2), signal="variance") for n in depths]
     sizes = {
-        "spectrum": [m.size() for m in maps],
+        "exact": [m.size() for m in maps],
         "plain convolution": [_plain_size(_plain_power(k, n)) for n in depths],
     }
     evidence = []
@@ -245,7 +245,7 @@ def finite_depth(context: Context) -> list[Evidence]:
     """Slopes of 3×3 stacks at L16's depths; L16's own numbers as information."""
     fields = [2 * n + 1 for n in LUO_DEPTHS]
     sizes = {
-        "spectrum": [
+        "exact": [
             context.engines.exact(stack(n, 3, ndim=2), signal="magnitude").size()
             for n in LUO_DEPTHS
         ],
@@ -261,9 +261,9 @@ def finite_depth(context: Context) -> list[Evidence]:
             information(route, "L16 as reported", "size exponent", size_slope, 0.56),
             information(route, "L16 as reported", "size/RF exponent", share_slope, -0.43),
         ]
-    pairs = zip(sizes["spectrum"], sizes["plain convolution"], LUO_DEPTHS)
+    pairs = zip(sizes["exact"], sizes["plain convolution"], LUO_DEPTHS)
     evidence += [
-        equal("spectrum", "plain convolution", f"size², n={n} (px²)", round(a * a), round(b * b))
+        equal("exact", "plain convolution", f"size², n={n} (px²)", round(a * a), round(b * b))
         for a, b, n in pairs
     ]
     sampled = sampled_growth(

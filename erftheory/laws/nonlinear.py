@@ -189,7 +189,7 @@ def exact_activations(context: Context) -> list[Evidence]:
     found = np.asarray(context.engines.enumerated(network).map)
     theory = np.asarray(context.engines.exact(network, signal="variance").map)
     evidence.append(
-        below("enumerated autodiff", "spectrum",
+        below("enumerated autodiff", "exact",
               "strided, dilated, residual net with all three: E g^2 / peak",
               _gap(found, theory), ROUNDING)
     )  # fmt: skip

@@ -70,12 +70,12 @@ def _predicted(context: Context) -> list[Evidence]:
         # the digammas leave (offset − 1/2)/2n of the logarithm, with an offset below 3
         close("moments", "symbolic", f"variance (px²) added from n={DOUBLED} to {2 * DOUBLED}",
               twice - once, doubling, 2 * doubling / DOUBLED),
-        below("spectrum", "theory", f"variance, n={_listed(DEPTHS)}: largest relative deviation",
+        below("exact", "theory", f"variance, n={_listed(DEPTHS)}: largest relative deviation",
               gap, 1e-9),
-        below("spectrum", "a line in n",
+        below("exact", "a line in n",
               "variance against log n: residual of a line, over that against n",
               logarithm / linear, 1.0),
-        information("spectrum", "a line in n", "variance (px²): residual of a line in log n",
+        information("exact", "a line in n", "variance (px²): residual of a line in log n",
                     logarithm, linear),
     ]  # fmt: skip
 

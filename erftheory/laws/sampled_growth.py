@@ -62,17 +62,17 @@ def sampled_growth(
     found = [measure(line) for line in lines]
     stated = slope(DEPTHS, exact) if exponent is None else exponent
     evidence = [
-        above("sampled", "spectrum", f"p of the sampled {name}s and their exponent by sign "
+        above("sampled", "exact", f"p of the sampled {name}s and their exponent by sign "
               f"flips, n={', '.join(map(str, DEPTHS))}, at n={DEPTHS[-1]} {known[-1]}",
               flip_test(values, context.seed), level)
     ]  # fmt: skip
     for n, value, wanted, error in zip(DEPTHS, found, exact, errors):
         evidence.append(
-            information("sampled", "spectrum", f"{name}, n={n} (px), standard error "
+            information("sampled", "exact", f"{name}, n={n} (px), standard error "
                         f"{error * wanted:.2g}", value, wanted)
         )  # fmt: skip
     evidence += [
-        information("sampled", "spectrum", f"{name} exponent, n={DEPTHS[0]} to {DEPTHS[-1]}, "
+        information("sampled", "exact", f"{name} exponent, n={DEPTHS[0]} to {DEPTHS[-1]}, "
                     f"standard error {errors[-1]:.2g}", slope(DEPTHS, found), stated),
         information("sampled", "noncentral t", f"power against an exponent of {unlike}, level "
                     f"{level:.2g}",

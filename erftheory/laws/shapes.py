@@ -27,9 +27,9 @@ def _counted_variance(context: Context, network: Network) -> Fraction:
 
 
 def _std(context: Context, network: Network, expected: Fraction, name: str) -> Evidence:
-    """Standard deviation of the spectrum's map against an exact variance."""
+    """Standard deviation of the exact map against an exact variance."""
     std, wanted = context.engines.exact(network).std[0], math.sqrt(expected)
-    return close("spectrum", "theory", f"{name}: std (px)", std, wanted, 1e-9 * wanted)
+    return close("exact", "theory", f"{name}: std (px)", std, wanted, 1e-9 * wanted)
 
 
 def _sampled(
@@ -38,7 +38,7 @@ def _sampled(
     network: Network,
     name: str,
     theory: np.ndarray | None = None,
-    against: str = "spectrum",
+    against: str = "exact",
     init: str = "he",
 ) -> list[Evidence]:
     """One sampled trial at the law's level."""
@@ -122,7 +122,7 @@ def exponential_dilation(context: Context) -> list[Evidence]:
         evidence += [
             equal("counting", "theory", f"{name}: pixels", len(counts), k**levels),
             equal("counting", "theory", f"{name}: paths a pixel", fewest_most, (1, 1)),
-            below("spectrum", "theory", f"{name}: max |map x k^l - 1|", gap, 1e-10),
+            below("exact", "theory", f"{name}: max |map x k^l - 1|", gap, 1e-10),
         ]
     deep = Chain(*(Conv(3, dilation=2**level) for level in range(20)), ndim=1)
     kurtosis = context.engines.moments(deep).excess_kurtosis[0]
@@ -169,7 +169,7 @@ def skip(context: Context) -> list[Evidence]:
         found = context.engines.exact(network)
         mixture = _binomial_mixture(n, k, float(taken))
         gap = _gap(np.asarray(found.map), mixture)
-        evidence.append(below("spectrum", "binomial", f"{name}: map / peak", gap, ROUNDING * 10))
+        evidence.append(below("exact", "binomial", f"{name}: map / peak", gap, ROUNDING * 10))
         evidence.append(_std(context, network, by_hand, name))
     # this init keeps the power of a signal through a convolution: ratio 1 without being told
     network = Chain(Conv(1), Residual(Conv(3)) * 5, ndim=1)

@@ -236,7 +236,7 @@ def shape_trial(
     if theory is None:
         init = {"init": options["init"]} if "init" in options else {}
         theory = context.engines.exact(network, signal="variance", **init).map
-        against = "spectrum"
+        against = "exact"
     draws = draw(context, network, channels=channels, samples=samples, **options)
     return judge(context, draws, theory, name, level=level, against=against)
 

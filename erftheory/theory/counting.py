@@ -78,7 +78,8 @@ class CountingAlgebra(Algebra[tuple[Any, tuple[int, ...]]]):
                 if exact.denominator == 1:
                     term = term * exact.numerator
                 else:
-                    term = term * self.flint.fmpq(exact.numerator, exact.denominator)
+                    ratio = self.flint.fmpq(exact.numerator, exact.denominator)
+                    term = self.flint.fmpq_poly(term) * ratio
             total = total + term
         return total, offset
 

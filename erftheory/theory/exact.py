@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Any
 
-import jax
 import numpy as np
 
 from erftheory.erf import ERF, ErrorBound
 from erftheory.measures import magnitude
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
-from erftheory.theory.direct import DirectAlgebra
+from erftheory.theory import window as windows
+from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolved, steps, work
 from erftheory.theory.interval import extent, receptive_field
+from erftheory.theory.marginal import Marginal
 from erftheory.theory.reading import prepare
-from erftheory.theory.spectrum import SpectrumAlgebra
 from erftheory.theory.support import has_gaps, holes
+from erftheory.theory.tilted import Line
 from erftheory.theory.walk import Walk
 
-LARGEST = 2**26  # lattice points of one map
+METHODS = ("auto", "tilted", "convolution", "direct", "spectrum")
+CHEAP = 2**32  # taps times pixels up to which direct convolution is the default for a map
+NEGLIGIBLE = 1e-17  # share of a map whose aliasing no digit sees
 
 
 def exact(
@@ -28,7 +31,8 @@ def exact(
     signal: str = "variance",
     init: str | None = "he",
     unit: str | tuple[int, ...] = "center",
-    method: str = "spectrum",
+    method: str = "auto",
+    window: Any = None,
 ) -> ERF:
     """The ERF of one output unit, float64, normalised to sum 1.
 
@@ -38,42 +42,29 @@ def exact(
       init: "he", "lecun" or "xavier" give the gains where branches meet; None counts raw paths.
       unit: index of the output unit, one int an axis; "center" is index 0 of the unbounded
         plane. It matters for up-sampling networks, where it chooses the output phase.
-      method: "spectrum" (one inverse FFT) or "direct" (repeated convolution).
+      method: "tilted" (short Fourier transforms of tilted signals, axis by axis) and
+        "convolution" (layer by layer, tilted where floats end) know every weight ≥ 0 to nearly
+        all its digits; NumPy, with nothing to compile. "spectrum" (one Fourier transform) and
+        "direct" (repeated convolution) run in JAX on its default device, take signed taps and
+        up-sampling, and know all weights to the digits of the largest. "auto" takes what has
+        most digits and is affordable; the result names it.
+      window: None is the whole support up to 2^16 pixels an axis, beyond that the smallest window
+        that leaves out at most 1e-12 of the signal. Else, for all axes or as a tuple with one
+        entry an axis: pixels about the centre of mass (an int), deviations on each side ("8
+        std"), or a `range` of input pixels, counted like `ERF.offset`. The map is normalised on
+        its window; `metadata["inside"]` is the share of the whole signal that it holds, and
+        `error.outside` a certified bound for the rest.
 
     Raises:
       ValueError: an argument out of range, a global operation, signed taps in the variance signal,
         or a signal of mass 0.
 
-    Reference: Luo et al., NIPS 2016, section 2.
+    Reference: Luo et al., NIPS 2016, section 2; Daniels 1954 for the tilt.
     """
-    one_of("method", method, ("spectrum", "direct"))
+    one_of("method", method, METHODS)
     walk = prepare(network, signal, init)
-    position = _position(walk, unit)
-    span = extent(walk, position)
-    if span is None:
-        raise ValueError(f"unit: got {unit!r}, which no input reaches; takes a connected unit")
-    offset = tuple(first // f for (first, _), f in zip(span, walk.fine))
-    shape = tuple(last // f + 1 - o for (_, last), f, o in zip(span, walk.fine, offset))
-    marginals, full = _engines(walk, position, offset, shape, method)
-    gaps = has_gaps(walk)
-    arguments: dict[str, Any] = {
-        "offset": offset,
-        "signal": signal,
-        "method": method,
-        "error": _rounding(walk, shape, method),
-        "receptive_field": _LazyField(network),
-        "holes": _holes(walk, position, offset, shape) if gaps else _no_holes(shape),
-    }
-    if walk.separable:
-        lines = marginals()
-        if signal == "magnitude":
-            lines = [magnitude(line) for line in lines]
-        return ERF(marginals=lines, **arguments)
-    if signal == "magnitude":
-        return ERF(map=lambda: magnitude(full()), **arguments)
-    if walk.restricted:
-        return ERF(map=full(), **arguments)
-    return ERF(map=full, marginals=marginals(), **arguments)
+    reading = _Signed if walk.signed or walk.restricted else _Positive
+    return reading(network, walk, signal, unit, method, window).erf()
 
 
 class _LazyField:
@@ -88,6 +79,242 @@ class _LazyField:
         return getattr(receptive_field(self._network), name)
 
 
+class _Reading:
+    """One call of `exact`: the walk, the unit, and the window `offset`, `shape`."""
+
+    def __init__(self, network: Network, walk: Walk, signal: str, unit, method: str, window: Any):
+        self.network, self.walk, self.signal, self.method = network, walk, signal, method
+        self.root = signal == "magnitude"
+        self.position = _position(walk, unit)
+        span = extent(walk, self.position)
+        if span is None:
+            raise ValueError(f"unit: got {unit!r}, which no input reaches; takes a connected unit")
+        self.support = tuple((first // f, last // f) for (first, last), f in zip(span, walk.fine))
+        requests = windows.parse(window, walk.ndim)
+        pixels = tuple(self.pixels(axis, request) for axis, request in enumerate(requests))
+        self.offset = tuple(first for first, _ in pixels)
+        self.shape = tuple(last - first + 1 for first, last in pixels)
+        self.whole = pixels == self.support
+
+    def pixels(self, axis: int, request: windows.Window) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def record(self, method: str, error: ErrorBound, **what: Any) -> ERF:
+        return ERF(
+            offset=self.offset,
+            signal=self.signal,  # pyright: ignore[reportArgumentType]
+            method=method,
+            error=error,
+            receptive_field=_LazyField(self.network),
+            **what,
+        )
+
+    def transformed(self, method: str, around=None) -> np.ndarray:
+        from erftheory.theory.transform import transform_map  # JAX, which few readings need
+
+        return transform_map(self.walk, self.position, self.offset, self.shape, method, around)
+
+    def rounding(self, method: str, outside: float = 0.0) -> ErrorBound:
+        from erftheory.theory.transform import transform_bound
+
+        bound = transform_bound(self.walk, self.shape, method)
+        return ErrorBound("rounding", bound, "sum over pixels", outside)
+
+    @cached_property
+    def holes(self) -> np.ndarray:
+        """True where no path arrives, shape `shape`."""
+        if not has_gaps(self.walk):
+            return np.zeros(self.shape, dtype=bool)
+        return holes(self.walk, self.position, self.offset, self.shape)
+
+
+class _Positive(_Reading):
+    """Weights ≥ 0 and no up-sampling: every axis has its tilts, tails and window."""
+
+    def __init__(self, *arguments):
+        self.axes: dict = {}
+        super().__init__(*arguments)
+
+    def axis(self, axis: int) -> Marginal:
+        place = None if self.position is None else (self.position[axis],)
+        key = (self.walk.axis(axis), place)
+        if key not in self.axes:
+            self.axes[key] = Marginal(*key)
+        return self.axes[key]
+
+    def pixels(self, axis: int, request: windows.Window) -> tuple[int, int]:
+        support = self.support[axis]
+        if request == windows.Window() and support[1] - support[0] < windows.WHOLE:
+            return support
+        marginal = self.axis(axis)
+        share = windows.OUTSIDE / (2 * self.walk.ndim)
+        return request.resolve(
+            support, marginal.mean, marginal.std, lambda: marginal.window(share, self.root)
+        )
+
+    def line(self, axis: int) -> tuple[Line, str]:
+        first, size = self.offset[axis], self.shape[axis]
+        return self.axis(axis).line(first, first + size - 1, self.method)
+
+    @property
+    def outside(self) -> float:
+        """A bound for the share of the signal that the window leaves out."""
+        if self.whole:
+            return 0.0
+        ends = zip(self.offset, self.shape)
+        shares = (self.axis(a).outside(f, f + n - 1, self.root) for a, (f, n) in enumerate(ends))
+        return min(1.0, sum(shares))
+
+    def erf(self) -> ERF:
+        if self.method in ("spectrum", "direct"):
+            return self.by_transform(self.method, self.walk.separable)
+        if self.walk.separable or self.walk.ndim == 1:
+            return self.product()
+        if self.method == "tilted":
+            raise ValueError(
+                'method: got "tilted" for paths that meet in more than one dimension; takes "auto"'
+            )
+        asked = self.method == "convolution"
+        if self.whole and (asked or work(self.walk) * math.prod(self.shape) <= CHEAP):
+            return self.by_convolution()
+        if asked:
+            raise ValueError(
+                'method: got "convolution" for a window of paths that meet in more than one '
+                'dimension; takes "auto"'
+            )
+        return self.by_transform("spectrum", False)
+
+    def product(self) -> ERF:
+        """An outer product of axes, each with all its digits."""
+        if self.walk.ndim > 1:
+            found = {self._same(a): self.line(a) for a in reversed(range(self.walk.ndim))}
+            lines = [found[self._same(a)] for a in range(self.walk.ndim)]
+        else:
+            lines = [self.line(0)]
+        logs = [line.log for line, _ in lines]
+        inside = math.prod(float(np.exp(log).sum()) for log in logs)
+        bound = sum(float(line.error.max()) for line, _ in lines)
+        if self.root:
+            logs = [log / 2 for log in logs]
+            bound /= 2
+        logs = [log - _log_sum(log) for log in logs]
+        return self.record(
+            "convolution" if any(how == "convolution" for _, how in lines) else "tilted",
+            ErrorBound("relative", bound, "every pixel", self.outside),
+            marginals=[np.exp(log) for log in logs],
+            log_map=tuple(logs),
+            holes=tuple(np.isneginf(log) for log in logs),
+            metadata={} if self.whole else {"inside": inside},
+        )
+
+    def _same(self, axis: int):
+        return id(self.axis(axis)), self.offset[axis], self.shape[axis]
+
+    def by_convolution(self) -> ERF:
+        """Paths that meet in several dimensions: marginals by tilts, the map when it is read."""
+
+        @cache
+        def logs() -> np.ndarray:
+            log, _ = log_convolved(self.walk, self.position, self.offset, self.holes)
+            log = log / 2 if self.root else log
+            return log - _log_sum(log)
+
+        return self.record(
+            "convolution",
+            ErrorBound("relative", bound(self.walk) / (2 if self.root else 1), "every pixel"),
+            map=lambda: np.exp(logs()),
+            log_map=logs,
+            marginals=None if self.root else self._marginals(),
+            holes=lambda: self.holes,
+        )
+
+    def _marginals(self) -> list[np.ndarray]:
+        return [np.exp(self.line(a)[0].log) for a in range(self.walk.ndim)]
+
+    def by_transform(self, method: str, separable: bool) -> ERF:
+        from erftheory.theory.transform import transform_map
+
+        error = self.rounding(method, self.outside)
+        if separable:
+            lines = []
+            for a, (first, size) in enumerate(zip(self.offset, self.shape)):
+                place = None if self.position is None else (self.position[a],)
+                around = None if self.whole else (self._around(a),)
+                line = self.walk.axis(a)
+                lines.append(transform_map(line, place, (first,), (size,), method, around))
+            metadata = {} if self.whole else {"inside": math.prod(float(x.sum()) for x in lines)}
+            sides = [magnitude(x) for x in lines] if self.root else lines
+            gaps = tuple(x == 0 for x in lines) if has_gaps(self.walk) else None
+            return self.record(method, error, marginals=sides, metadata=metadata, holes=gaps)
+        around = None if self.whole else tuple(map(self._around, range(self.walk.ndim)))
+        if not self.whole:
+            values = self.transformed(method, around)
+            inside = {"inside": float(values.sum())}
+            kept = magnitude(values) if self.root else values
+            return self.record(method, error, map=kept, metadata=inside, holes=lambda: self.holes)
+
+        def full() -> np.ndarray:
+            values = self.transformed(method)
+            return np.asarray(magnitude(values)) if self.root else values
+
+        sides = None if self.root else self._marginals()
+        return self.record(method, error, map=full, marginals=sides, holes=lambda: self.holes)
+
+    def _around(self, axis: int) -> tuple[int, int]:
+        """Lattice points that hold the window and all but a negligible share of the signal."""
+        first, last = self.axis(axis).window(NEGLIGIBLE)
+        start = self.offset[axis]
+        return min(first, start), max(last, start + self.shape[axis] - 1)
+
+
+class _Signed(_Reading):
+    """Signed taps or up-sampling: no tilts; the window is cut from the whole map."""
+
+    def pixels(self, axis: int, request: windows.Window) -> tuple[int, int]:
+        support = self.support[axis]
+        size = support[1] - support[0] + 1
+        if request == windows.Window():
+            return support
+        if request.deviations is not None:
+            why = "signed taps" if self.walk.signed else "up-sampling"
+            raise ValueError(f"window: got deviations for {why}; takes pixels or ranges")
+        return request.resolve(support, support[0] + (size - 1) / 2, 0.0, lambda: support)
+
+    def erf(self) -> ERF:
+        if self.method in ("tilted", "convolution"):
+            why = "signed taps" if self.walk.signed else "up-sampling"
+            raise ValueError(f'method: got "{self.method}" for {why}; takes "auto"')
+        method = "spectrum" if self.method == "auto" else self.method
+        cheap = work(self.walk) * math.prod(self.shape) <= CHEAP
+        if self.method == "auto" and not self.walk.signed and cheap:
+            method = "direct"
+        separable = self.walk.separable and not self.walk.restricted
+        values = None
+        if not separable or not self.whole:
+            values = self.transformed(method)
+        error = self.rounding(method)
+        if method == "direct" and values is not None and not self.walk.signed:
+            if deepest(self.walk) < PLAIN:  # nothing underflows
+                value = EPS * (steps(self.walk) + 4)
+                error = ErrorBound("relative", value / 2 if self.root else value, "every pixel")
+        if values is None:
+            return self.record(
+                method, error, marginals=self._lines(method), holes=lambda: self.holes
+            )
+        metadata = {} if self.whole else {"inside": float(values.sum())}
+        kept = np.asarray(magnitude(values)) if self.root else values
+        return self.record(method, error, map=kept, metadata=metadata, holes=lambda: self.holes)
+
+    def _lines(self, method: str) -> list[np.ndarray]:
+        from erftheory.theory.transform import transform_map
+
+        lines = []
+        for a, (first, size) in enumerate(zip(self.offset, self.shape)):
+            place = None if self.position is None else (self.position[a],)
+            lines.append(transform_map(self.walk.axis(a), place, (first,), (size,), method))
+        return lines
+
+
 def _position(walk: Walk, unit) -> tuple[int, ...] | None:
     if unit == "center":
         return None
@@ -96,97 +323,6 @@ def _position(walk: Walk, unit) -> tuple[int, ...] | None:
     return tuple(int(u) * j for u, j in zip(unit, walk.jump))
 
 
-def _size(width: int, lattice: int) -> int:
-    """Transform length: a power of two, times the odd part of the up-sampling grid."""
-    odd = lattice
-    while odd % 2 == 0:
-        odd //= 2
-    size = max(1, lattice // odd)
-    while size * odd < width:
-        size *= 2
-    return size * odd
-
-
-def _engines(walk: Walk, position, offset, shape, method) -> tuple[Callable, Callable]:
-    """Functions that compute the marginals and the full map."""
-
-    def run(part: Walk, place, start, size) -> np.ndarray:
-        if part.restricted:
-            loose = extent(part, place, loose=True)
-            assert loose is not None
-        else:
-            loose = tuple((s, s + n - 1) for s, n in zip(start, size))
-        grid = tuple(_size(last - first + 1, m) for (first, last), m in zip(loose, part.lattice))
-        if math.prod(grid) > LARGEST:
-            raise ValueError(
-                f"network: got a map of {' x '.join(map(str, grid))} lattice points; takes at most "
-                f"{LARGEST} (marginals and moments have no such limit)"
-            )
-        first = tuple(s * f for s, f in zip(start, part.fine))
-        with jax.enable_x64(True):
-            if method == "direct":
-                found = DirectAlgebra(grid).map(part, place, first)
-            else:
-                found = SpectrumAlgebra(grid, not part.restricted).map(part, place, first)
-        kept = found[tuple(slice(0, n * f, f) for n, f in zip(size, part.fine))]
-        # all weights are >= 0: what rounding leaves below zero is zero
-        return kept if part.signed else np.maximum(kept, 0)
-
-    def marginals() -> list[np.ndarray]:
-        seen: dict = {}
-        found: list[np.ndarray] = []
-        for axis in range(walk.ndim):
-            line = walk.axis(axis)
-            place = None if position is None else (position[axis],)
-            key = (line, place, offset[axis], shape[axis])
-            if key not in seen:
-                values = run(line, place, (offset[axis],), (shape[axis],))
-                if has_gaps(line):
-                    values = values * ~holes(line, place, (offset[axis],), (shape[axis],))
-                seen[key] = values
-            found.append(seen[key])
-        return found
-
-    def full() -> np.ndarray:
-        values = run(walk, position, offset, shape)
-        return values * ~holes(walk, position, offset, shape) if has_gaps(walk) else values
-
-    return marginals, full
-
-
-def _no_holes(shape: tuple[int, ...]):
-    return lambda: tuple(np.zeros(n, dtype=bool) for n in shape)
-
-
-def _holes(walk: Walk, position, offset, shape):
-    def found():
-        if not walk.separable:
-            return holes(walk, position, offset, shape)
-        return tuple(
-            holes(
-                walk.axis(a),
-                None if position is None else (position[a],),
-                (offset[a],),
-                (shape[a],),
-            )
-            for a in range(walk.ndim)
-        )
-
-    return found
-
-
-def _rounding(walk: Walk, shape: tuple[int, ...], method: str) -> ErrorBound:
-    """A bound for Σ|error|: every pixel may be off by ε times the operations on its way."""
-    eps = float(np.finfo(np.float64).eps)
-    layers = sum(_depth(f) for f in walk.factors) + len(walk.vertices)
-    if method == "direct":
-        return ErrorBound("rounding", eps * 2 * layers * 8, "sum over pixels")
-    points = math.prod(_size(n, 1) for n in shape)
-    # Parseval: spectral errors of ε·layers an entry are ε·layers·√N in the sum over N pixels
-    value = eps * 4 * (math.log2(points + 1) + layers) * math.sqrt(points)
-    return ErrorBound("rounding", value, "sum over pixels")
-
-
-def _depth(factor) -> int:
-    inner = factor.kernel
-    return factor.count * (sum(map(_depth, inner.factors)) if isinstance(inner, Walk) else 1)
+def _log_sum(log: np.ndarray) -> float:
+    top = float(log.max())
+    return top + math.log(float(np.exp(log - top).sum()))
