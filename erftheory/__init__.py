@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from erftheory import derive, zoo
     from erftheory.empirical import enumerated, probe_receptive_field, sample
     from erftheory.erf import ERF
+    from erftheory.theory.conditions import conditions
     from erftheory.theory.counting import counting
     from erftheory.theory.exact import exact
     from erftheory.theory.interval import receptive_field
@@ -35,6 +36,7 @@ _LAZY = {
     "derive": "erftheory.derive",
     "zoo": "erftheory.zoo",
     "ERF": "erftheory.erf",
+    "conditions": "erftheory.theory.conditions",
     "counting": "erftheory.theory.counting",
     "exact": "erftheory.theory.exact",
     "receptive_field": "erftheory.theory.interval",
@@ -61,6 +63,7 @@ __all__ = [
     "Repeat",
     "Residual",
     "Upsample",
+    "conditions",
     "counting",
     "derive",
     "enumerated",

@@ -103,3 +103,15 @@ def test_sampling_counts_operations():
     # one layer reads 9 pixels for one number; two layers: 81 products for 9 pixels, 4 channels
     assert module.flops(1, 4) == 2 * 2 * 9
     assert module.flops(2, 4) == 2 * (2 * 9 * 4 * 9 + 2 * 9 * 4)
+
+
+def test_digits(tmp_path, capsys):
+    """A small run compares every coefficient with exact integers, and says how long things took."""
+    target, picture = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--depths", "4,40", "--repeats", "1", "--json", str(target)]
+    assert load("digits").main([*arguments, "--plot", str(picture)]) == 0
+    found = json.loads(target.read_text())
+    assert {"digits", "times", "depths", "million_seconds", "counting_seconds"} <= found.keys()
+    assert all(0 < r["error"] <= r["bound"] <= 1e-10 for r in found["digits"])
+    assert picture.stat().st_size > 10_000
+    assert "10^6 layers" in capsys.readouterr().out

@@ -152,8 +152,8 @@ def _unpack(walk: Walk, position, weighted, offset, shape) -> np.ndarray:
     width = tuple(last - first + 1 for first, last in loose)
     poly, start = CountingAlgebra(width, weighted).fold(walk, position)
     flat = np.zeros(math.prod(width), dtype=object)
-    coefficients = poly.coeffs()
-    flat[: len(coefficients)] = [_python(c) for c in coefficients]
+    coefficients = _numbers(poly.coeffs())
+    flat[: len(coefficients)] = coefficients
     grid = flat.reshape(width)
     index = []
     for begin, first, size, f in zip(start, offset, shape, walk.fine):
@@ -167,11 +167,18 @@ def _unpack(walk: Walk, position, weighted, offset, shape) -> np.ndarray:
     return np.pad(found, missing) if any(m for _, m in missing) else found
 
 
+def _numbers(values: list) -> list[int | Fraction]:
+    """Coefficients as Python's numbers; of a palindrome half are converted, which takes longest."""
+    half = len(values) // 2
+    if half and all(a == b for a, b in zip(values[:half], reversed(values[-half:]))):
+        first = list(map(_python, values[: len(values) - half]))
+        return first + first[half - 1 :: -1]
+    return list(map(_python, values))
+
+
 def _python(value: Any) -> int | Fraction:
-    if hasattr(value, "q"):
-        fraction = Fraction(int(value.p), int(value.q))
-        return int(fraction) if fraction.denominator == 1 else fraction
-    return int(value)
+    denominator = getattr(value, "q", 1)
+    return int(value) if denominator == 1 else Fraction(int(value.p), int(denominator))
 
 
 def counting(network: Network) -> Counts:

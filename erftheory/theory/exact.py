@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -298,12 +299,28 @@ class _Signed(_Reading):
                 value = EPS * (steps(self.walk) + 4)
                 error = ErrorBound("relative", value / 2 if self.root else value, "every pixel")
         if values is None:
-            return self.record(
-                method, error, marginals=self._lines(method), holes=lambda: self.holes
-            )
+            lines = self._lines(method)
+            error = self._cancelled(error, lines)
+            return self.record(method, error, marginals=lines, holes=lambda: self.holes)
+        error = self._cancelled(error, [values])
         metadata = {} if self.whole else {"inside": float(values.sum())}
         kept = np.asarray(magnitude(values)) if self.root else values
         return self.record(method, error, map=kept, metadata=metadata, holes=lambda: self.holes)
+
+    def _cancelled(self, error: ErrorBound, parts: list[np.ndarray]) -> ErrorBound:
+        """The error of the map of sum 1: signed weights cancel, and their errors do not."""
+        if not self.walk.signed:
+            return error
+        left = math.prod(abs(float(part.sum())) for part in parts)
+        if left <= error.value:
+            raise ValueError(
+                f"taps: got signed taps whose signal cancels to a mass of {left:.1g} of that of "
+                f"|taps|, below the rounding error {error.value:.1g}; takes taps of another sum or "
+                "fewer layers (counting has the exact weights)"
+            )
+        # the sum is off as well, and every pixel is divided by it
+        whole = math.prod(float(np.abs(part).sum()) for part in parts)
+        return replace(error, value=error.value / left * (1 + whole / left))
 
     def _lines(self, method: str) -> list[np.ndarray]:
         from erftheory.theory.transform import transform_map
