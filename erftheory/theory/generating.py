@@ -184,7 +184,11 @@ def _tilt(share, rest, linear, extra) -> _Own:
     log_ratio = np.where(small, y - near, (y - top) - beyond)
     gain = np.expm1(log_ratio)
     tilted = share * (1 + gain)
-    information = _information(share, tilted, log_ratio, gain)
+    # Σ tilted·log(tilted/share), every term of which is positive when written like this
+    low = log_ratio < -0.3
+    finite = np.maximum(log_ratio, -1e4)  # of a tap that underflowed its share is left
+    above = tilted * _after_linear(-np.where(low, 0.0, log_ratio))
+    information = np.where(low, share * (finite * (1 + gain) - gain), above).sum(0)
     far = 2 + top + 2 * (tilted * np.abs(y)).sum(0)
     blur = np.where(small, 4 * (information + near), far)
     if rest.any():  # what K = log(1 + Σ share (e^y − 1)) lacks because the shares are rounded
@@ -195,24 +199,9 @@ def _tilt(share, rest, linear, extra) -> _Own:
 
 def _after_linear(y: np.ndarray) -> np.ndarray:
     """e^y − 1 − y, with relative accuracy."""
-    near = np.abs(y) < 0.3
-    z = np.where(near, y, 0.0)
-    series = 1.0 + z / 12 * (1 + z / 13)
-    for order in range(11, 2, -1):
-        series = 1.0 + z / order * series
-    return np.where(near, z * z / 2 * series, np.expm1(y) - y)
-
-
-def _information(share, tilted, log_ratio, gain) -> np.ndarray:
-    """Σ tilted·log(tilted/share), with relative accuracy.
-
-    Where the ratios r are near 1 the terms cancel, and share·(r log r − (r − 1)) has the same sum.
-    """
-    z = np.clip(log_ratio, -0.3, 0.3)
-    near = (np.abs(log_ratio) < 0.3).all(0)
-    total, term = np.zeros_like(z), z * z / 2
-    for order in range(2, 15):  # Σ_{j≥2} z^j (j − 1)/j!
-        total = total + term * (order - 1)
-        term = term * z / (order + 1)
-    finite = np.where(tilted > 0, log_ratio, 0.0)
-    return np.where(near, (share * total).sum(0), (tilted * finite).sum(0))
+    z = np.clip(y, -0.3, 0.3)
+    series = z / 13
+    for order in range(12, 2, -1):
+        series += 1
+        series *= z / order
+    return np.where(np.abs(y) < 0.3, z * z / 2 * (1 + series), np.expm1(y) - y)

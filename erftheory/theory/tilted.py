@@ -283,11 +283,13 @@ class Survey:
         """Chernoff's bound for the tilted signals beyond points (T,), from tilts near their own."""
         steps = np.array([4.0, 6.0, 8.0, 10.0, 14.0, 20.0])[:, None] / stds
 
+        lean = np.stack([steps, -steps])
+        near = self.at((theta + lean).ravel()).log_mass.reshape(lean.shape)
+        gain = near - tilted.log_mass + lean * float(self.mean - self.base)
+
         def bound(point: np.ndarray, above: bool) -> np.ndarray:
-            lean = steps if above else -steps
-            near = self.at((theta + lean).ravel()).log_mass.reshape(lean.shape)
-            away = point - float(self.mean - self.base)
-            found = np.minimum((near - tilted.log_mass - lean * away).min(0), 0.0)
+            side = 0 if above else 1
+            found = np.minimum((gain[side] - lean[side] * point).min(0), 0.0)
             out = point > self.ends[1] - self.base if above else point < self.ends[0] - self.base
             return np.where(out, -np.inf, found)
 
