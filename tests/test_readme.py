@@ -4,12 +4,15 @@ import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_examples_of_the_readme_print_what_it_shows():
+@pytest.mark.parametrize("page", ["README.md", "docs/exact.md"])
+def test_examples_print_what_the_page_shows(page):
     failed, tried = doctest.testfile(
-        str(ROOT / "README.md"), module_relative=False, optionflags=doctest.ELLIPSIS
+        str(ROOT / page), module_relative=False, optionflags=doctest.ELLIPSIS
     )
     assert tried > 5
     assert failed == 0
