@@ -34,6 +34,7 @@ from erftheory.network.base import Network
 SKEWED = (1, 2, 6)  # relative taps of a kernel without symmetry
 BERRY_ESSEEN = 0.4690  # Shevtsova 2013, identically distributed summands
 LUO_DEPTHS = (5, 10, 20, 40)
+DEEP = (256, 4096, 65_536, 10**6)
 
 
 @law(
@@ -129,6 +130,16 @@ def _local_limit(context: Context) -> list[Evidence]:
         evidence.append(
             close(route, "symbolic", f"n x local error, n={depths[-1]}", scaled, constant, allowed)
         )
+    # far deeper than integers reach: four orders of magnitude of depth, seven digits of the density
+    maps = [np.asarray(engines.exact(stack(n, k), window="8 std").map) for n in DEEP]
+    errors = [_local_error(p) for p in maps]
+    span = f"n={DEEP[0]} to {DEEP[-1]}"
+    last = DEEP[-1] * errors[-1]
+    evidence += [
+        close("exact", "theory", f"local-limit exponent, {span}", slope(DEEP, errors), -1.0, 1e-3),
+        close("exact", "symbolic", f"n x local error, n={DEEP[-1]}", last, constant,
+              1e-3 * constant),
+    ]  # fmt: skip
     return evidence
 
 
@@ -188,7 +199,7 @@ def growth(context: Context) -> list[Evidence]:
     ]
     last = slope(deep[1:], shares_[1:])
     evidence.append(close("moments", "interval", "std/RF exponent", last, -0.5, 1e-3))
-    n = context.reduced("GRW-1: map std", 1024)
+    n = context.depth
     std = engines.exact(stack(n, k), signal="variance").std[0]
     expected = math.sqrt(engines.symbolic.variance(n, k))
     allowed = 1e-9 * expected

@@ -19,6 +19,7 @@ from erftheory.theory.walk import Edge, Factor, Walk
 
 EPS = float(np.finfo(np.float64).eps)
 NOTHING = -(2**60)  # exponent of the weight 0
+DENSE = 32  # lattice points up to which a kernel with gaps is convolved as if it had none
 PLAIN = 600.0  # −log of the smallest weight up to which floats need no exponent
 
 
@@ -44,6 +45,9 @@ class ArrayAlgebra(Algebra[Placed]):
     def pull(self, signal: Placed, edge: Edge) -> Placed:
         for f in edge.factors:
             passes = None if isinstance(f.kernel, Walk) else _passes(f)
+            if self.ndim == 1 and not self.scaled and passes is not None:
+                signal = Placed(_repeated(signal.values, passes[0], f.count), signal.first)
+                continue
             for _ in range(f.count):
                 if passes is None:
                     signal = self._through(signal, f.kernel)
@@ -80,6 +84,24 @@ def _passes(f: Factor) -> list[list[tuple[float, tuple[int, ...]]]]:
         return lines
     taps, _ = normalised(kernel)
     return [[(t, p) for t, p in zip(taps, positions(kernel, f.spacing)) if t]]
+
+
+def _repeated(values: np.ndarray, taps: list, count: int) -> np.ndarray:
+    """A line convolved `count` times; the zeros between distant taps change no digit."""
+    first, last = taps[0][1][0], taps[-1][1][0]
+    dense = np.zeros(last + 1)
+    for weight, place in taps:
+        dense[place] = weight
+    if first == 0 and last <= DENSE:
+        for _ in range(count):
+            values = np.convolve(values, dense)
+        return values
+    for _ in range(count):
+        total = np.zeros(len(values) + last)
+        for weight, (place,) in taps:
+            total[place : place + len(values)] += weight * values
+        values = total
+    return values
 
 
 def _sum(parts: list[tuple[float, Placed, tuple[int, ...]]]) -> Placed:
