@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from erftheory import derive, zoo
     from erftheory.empirical import enumerated, probe_receptive_field, sample
     from erftheory.erf import ERF
+    from erftheory.theory.approximations import approximate
     from erftheory.theory.conditions import conditions
     from erftheory.theory.counting import counting
+    from erftheory.theory.cumulants import cumulants
     from erftheory.theory.exact import exact
     from erftheory.theory.interval import receptive_field
     from erftheory.theory.moments import moments
+    from erftheory.theory.normality import berry_esseen, local_limit_bound
 
 __version__ = "0.1.0"
 
@@ -36,10 +39,14 @@ _LAZY = {
     "derive": "erftheory.derive",
     "zoo": "erftheory.zoo",
     "ERF": "erftheory.erf",
+    "approximate": "erftheory.theory.approximations",
+    "berry_esseen": "erftheory.theory.normality",
     "conditions": "erftheory.theory.conditions",
     "counting": "erftheory.theory.counting",
+    "cumulants": "erftheory.theory.cumulants",
     "exact": "erftheory.theory.exact",
     "receptive_field": "erftheory.theory.interval",
+    "local_limit_bound": "erftheory.theory.normality",
     "moments": "erftheory.theory.moments",
     "sample": "erftheory.empirical",
     "enumerated": "erftheory.empirical",
@@ -63,11 +70,15 @@ __all__ = [
     "Repeat",
     "Residual",
     "Upsample",
+    "approximate",
+    "berry_esseen",
     "conditions",
     "counting",
+    "cumulants",
     "derive",
     "enumerated",
     "exact",
+    "local_limit_bound",
     "moments",
     "probe_receptive_field",
     "receptive_field",

@@ -19,8 +19,9 @@ from erftheory.laws.trials import LEVELS
 IDS = (
     "RF-1", "RF-2", "SIG-1", "SIG-2", "VAR-1", "CLT-1", "CLT-2", "GRW-1", "GRW-2", "GRW-3",
     "LIM-1", "SUB-1", "DIL-1", "DIL-2", "SKP-1", "LK-1", "SEP-1", "DRP-1", "POOL-1",
+    "LAT-1", "SGN-1", "DRF-1",
 )  # fmt: skip
-ELSEWHERE = ("ACT-2", "ACT-1", "FLU-1", "SKP-2")  # with tests of their own
+ELSEWHERE = ("ACT-2", "ACT-1", "FLU-1", "SKP-2", "EDG-1", "SAD-1", "BE-1")  # with tests of their own
 SAMPLED = "VAR-1,GRW-1,GRW-2,SUB-1,DIL-1,DIL-2,SKP-1,DRP-1,POOL-1"
 
 

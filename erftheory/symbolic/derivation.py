@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
 
 import sympy as sp
 
-from erftheory.symbolic import render
+from erftheory.symbolic import numeric, render
 from erftheory.symbolic.evidence import Check, CheckResult, Kind
 
 
@@ -50,6 +50,24 @@ class Step:
     def to_latex(self) -> str:
         """The formula in LaTeX, without delimiters."""
         return sp.latex(self.statement)
+
+    def lambdify(self, modules: str = "jax") -> Callable[..., Any]:
+        """The right side of the formula, without O(…) terms, as a function of arrays.
+
+        Args:
+            modules: "jax" for a function that JAX can trace, in the precision of its arguments,
+                or "numpy" (with SciPy's special functions).
+
+        Returns:
+            A function that takes one keyword argument a symbol, by the symbol's name, all of
+            shapes that broadcast, and gives their common shape; a formula without symbols gives
+            a number. It raises a `ValueError` for other names.
+
+        Raises:
+            ValueError: other modules, or a right side without a value at numbers: a named kernel
+                or signal, a sum to a symbolic end, a function that `modules` lacks.
+        """
+        return numeric.compiled(self.name, self.statement.rhs, modules)
 
     def __str__(self) -> str:
         return render.step_text(self)
@@ -129,6 +147,10 @@ class Derivation:
     def replace(self, **changes: Any) -> Derivation:
         """A copy with some fields changed and not yet checked."""
         return dataclasses.replace(self, **changes)
+
+    def lambdify(self, modules: str = "jax") -> Callable[..., Any]:
+        """The right side of the main formula as a function of arrays; see `Step.lambdify`."""
+        return (self[self.key] if self.key else self.steps[-1]).lambdify(modules)
 
     def to_latex(self) -> str:
         """A LaTeX document that compiles on its own."""
