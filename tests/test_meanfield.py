@@ -23,9 +23,11 @@ from erftheory.network.layers import (
     Upsample,
 )
 from erftheory.theory import distribution as dist
+from erftheory.theory import seen
 from erftheory.theory.gains import transfer
 from erftheory.theory.meanfield import meanfield_gains
 from erftheory.theory.moments import moments
+from erftheory.theory.points import grid
 
 C, BN, RELU = Conv(3), BatchNorm(), Activation("relu")
 ONE, TANH, DROPPED = Conv(1), Activation("tanh"), Dropout(0.4)
@@ -313,6 +315,53 @@ def test_points_agree_with_the_moments(second, share, name):
     assert probs.sum(0) @ nodes**2 == pytest.approx(float(after.second), rel=3e-4)
     assert 0 <= after.mean**2 <= after.level * (1 + 1e-9) + 1e-12 <= after.second + 1e-9
     assert 0 < gain <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("share", [0.9, 0.98, 0.9894, 0.999])
+def test_channels_far_below_zero_keep_their_mass(share):
+    """A ReLU closes whole classes of channels; they stay in the law, at 0."""
+    law = dist.gaussian(25.0, 25.0 * share)
+    after, _ = dist.activated(law, "relu")
+    nodes, probs = after.points
+    assert np.isfinite(probs).all()
+    assert probs.sum() == pytest.approx(1, abs=1e-12)
+    assert nodes.min() == 0
+    assert probs[:, nodes == 0].sum() == pytest.approx(1 / 2, abs=1e-12)  # the law is symmetric
+
+
+@pytest.mark.parametrize(("name", "s"), [("relu", 0.0), ("leaky_relu", 0.01), ("abs", -1.0)])
+def test_gates_of_a_mixture(name, s):
+    after, _ = dist.activated(dist.gaussian(1.7, 0.4), "relu")
+    law = dist.add(after, dist.gaussian(0.8, 0.1))
+    nodes, probs = law.points
+    open_ = float(probs.sum(0) @ stats.norm.sf(0, nodes, math.sqrt(0.8)))
+    assert float(dist.gate(law, name)) == pytest.approx(open_ + s * s * (1 - open_), rel=1e-12)
+    assert dist.activated(law, name)[1] == dist.gate(law, name)
+
+
+def test_equal_blocks_of_several_stages_take_one_quadrature(monkeypatch):
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(args)
+        return grid(*args, **options)
+
+    for module in (seen, dist):
+        monkeypatch.setattr(module, "grid", counted)
+
+    def stage(channels, times):
+        wide = Conv(3, channels=channels)
+        first = Chain(Residual(Chain(wide, BN), Chain(wide, BN)), RELU)
+        return Chain(first, Chain(Residual(Chain(wide, BN)), RELU) * times)
+
+    def count(*stages):
+        calls.clear()
+        meanfield_gains(Chain(*stages).graph)
+        return len(calls)
+
+    longest = count(stage(16, 9))
+    assert 9 <= longest <= 11  # one an iteration: the law and what power sees of it together
+    assert count(stage(8, 4), stage(16, 9), stage(32, 6)) == longest
 
 
 # ---- exact rationals -------------------------------------------------------------------------

@@ -23,27 +23,35 @@ from erftheory.theory.points import (
     Points,
     binned,
     class_means,
-    density,
     grid,
     hermite,
     merged,
+    rectified,
+    two_replicas,
 )
 
 Weight = int | Fraction | float
 
 HUGE = 1e290
+SMALL = 1 / HUGE
 
 
 def to_float(value: Weight) -> float:
     """`value` as a float, its size held between 1e-290 and 1e290 (0 stays 0)."""
-    if isinstance(value, float):
-        result = value
-    else:
-        bits = abs(value.numerator).bit_length() - value.denominator.bit_length()
-        result = float(value) if abs(bits) < 960 else 2.0 ** math.copysign(999, bits)
+    result = value if isinstance(value, float) else _quotient(value)
+    if SMALL <= result <= HUGE:
+        return result
     if result == 0:
         return 0.0
-    return math.copysign(min(max(abs(result), 1 / HUGE), HUGE), result)
+    return math.copysign(min(max(abs(result), SMALL), HUGE), result)
+
+
+def _quotient(value: int | Fraction) -> float:
+    try:
+        result = value.numerator / value.denominator
+    except OverflowError:
+        result = math.inf if value > 0 else -math.inf
+    return result if result or not value else SMALL if value > 0 else -SMALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +97,15 @@ class Law:
     def variance(self) -> Weight:
         """Variance over inputs inside a channel."""
         return self.second - self.level
+
+
+Group = tuple[int, Law]  # channels, law of a unit
+
+
+def viewed(law: Law, view: Callable[[], Law] | None) -> Law:
+    """`law` as power sees it otherwise; both compute their points once, together."""
+    make = law.make and (lambda: law.points)
+    return replace(law, make=make, view=view)
 
 
 STANDARD = Law(1, 0, 0.0, 1.0, 0.0, True)
@@ -174,7 +191,7 @@ def dropped(law: Law, rate: float) -> Law:
 
     kept = Law(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
     # a gradient passes where the mask is open
-    return replace(kept, view=lambda: scaled(law.seen, keep**-2))
+    return viewed(kept, lambda: scaled(law.seen, keep**-2))
 
 
 def maximum(law: Law, count: int) -> Law:
@@ -328,6 +345,20 @@ def activated(law: Law, name: str) -> tuple[Law, Weight]:
     return result, float(total @ slope(nodes) ** 2)
 
 
+@lru_cache(maxsize=256)
+def gate(law: Law, name: str) -> Weight:
+    """E[φ′²] in front of an activation: the second value of `activated`, alone."""
+    if name not in _SLOPES:
+        return activated(law, name)[1]
+    s = _SLOPES[name]
+    if law.symmetric or s == -1:
+        return (1 + s * s) / 2
+    nodes, probs = law.points
+    sd = math.sqrt(law.within + law.between)
+    open_ = float(probs.sum(0) @ (ndtr(nodes / sd) if sd else nodes > 0))
+    return open_ + float(s) ** 2 * (1 - open_)
+
+
 def _bent(law: Law, name: str) -> tuple[Law, Weight]:
     """ReLU, leaky ReLU and abs: slope 1 above 0 and s below, in closed form."""
     exact = _SLOPES[name]
@@ -335,20 +366,21 @@ def _bent(law: Law, name: str) -> tuple[Law, Weight]:
     nodes, probs = law.points
     total = probs.sum(0)
     variance = law.within + law.between
-    open_, first, square = _rectified(nodes, variance)
+    first, square = rectified(nodes, variance)
     mean = float(total @ (first + s * (nodes - first)))
-    if law.symmetric:
-        gain: Weight = (1 + exact * exact) / 2
-        second: Weight = law.second * gain
-    else:
-        gain = float(total @ (open_ + s * s * (1 - open_)))
+    gain = gate(law, name)
+    second: Weight = law.second * gain
+    if not law.symmetric:
         second = float(total @ (square + s * s * (nodes**2 + variance - square)))
     if law.gaussian:
-        level = _two_replicas(law.within, law.between, s)
+        level = two_replicas(law.within, law.between, s)
     else:
-        z, weights = hermite(20 if law.between else 1)
-        at = nodes[:, None] + math.sqrt(law.between) * z
-        first = _rectified(at, law.within)[1]
+        at, weights = nodes[:, None], np.ones(1)
+        first = first[:, None]
+        if law.between:
+            z, weights = hermite(20)
+            at = at + math.sqrt(law.between) * z
+            first = rectified(at, law.within)[0]
         mass = probs.sum(1)
         means = probs @ (first + s * (at - first)) / mass[:, None]
         level = float(mass @ means**2 @ weights)
@@ -360,27 +392,3 @@ def _bent(law: Law, name: str) -> tuple[Law, Weight]:
         return merged(np.where(places > 0, places, s * places), rows)
 
     return Law(second, level, mean, 0.0, 0.0, False, make), gain
-
-
-def _rectified(x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P(h > 0), E[h⁺] and E[(h⁺)²] for h = x + N(0, variance)."""
-    if variance == 0:
-        top = np.maximum(x, 0.0)
-        return (x > 0).astype(float), top, top**2
-    sd = math.sqrt(variance)
-    p, d = ndtr(x / sd), sd * density(x / sd)
-    return p, x * p + d, (x * x + variance) * p + x * d
-
-
-def _two_replicas(within: float, between: float, s: float) -> float:
-    """E[φ(h₁)φ(h₂)] for Gaussians that share their channel mean."""
-    variance = within + between
-    if variance == 0:
-        return 0.0
-    rho = between / variance
-
-    def kernel(r: float) -> float:
-        side = math.sqrt(max(1 - r * r, 0.0))
-        return variance * (side + r * (math.pi - math.acos(r))) / (2 * math.pi)
-
-    return (1 + s * s) * kernel(rho) - 2 * s * kernel(-rho)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.layers import Layer
@@ -16,8 +17,7 @@ from erftheory.network.layers import Layer
 Weight = int | Fraction | float
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """Input number `input` of a node, its group `source`, read by the node's group `target`."""
 
     input: int

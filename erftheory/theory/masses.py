@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from erftheory.network.graph import Graph, Loop
-from erftheory.theory.distribution import Weight, to_float
+from erftheory.theory.distribution import Group, Weight, scaled, to_float
 from erftheory.theory.gains import Gains
 
 
@@ -117,3 +118,58 @@ def _matrix_times(a: list[list[Weight]], b: list[list[Weight]]) -> list[list[Wei
     return [
         [sum(_times(row[k], b[k][t]) for k in range(len(b))) for t in range(len(b[0]))] for row in a
     ]
+
+
+def alike(before: list[Group], after: list[Group]) -> bool:
+    """True if the states differ by their scales at most."""
+    if len(before) != len(after):
+        return False
+    for (_, old), (_, new) in zip(before, after):
+        size = to_float(old.second), to_float(new.second)
+        for one, two, degree in (
+            (to_float(old.level), to_float(new.level), 1.0),
+            (old.within, new.within, 1.0),
+            (old.between, new.between, 1.0),
+            (old.mean, new.mean, 0.5),
+        ):
+            if abs(one / size[0] ** degree - two / size[1] ** degree) > 1e-12:
+                return False
+    return True
+
+
+def extrapolate(before: list[Group], after: list[Group], times: int) -> list[Group]:
+    """States `times` iterations later, where each iteration changes the scale as the last did."""
+    if len(before) != len(after):
+        return after
+    output = []
+    for (_, old), (count, new) in zip(before, after):
+        if not to_float(old.second):
+            return after
+        ratio = to_float(new.second) / to_float(old.second)
+        if not math.isclose(ratio, 1, rel_tol=1e-12):
+            new = scaled(new, power(ratio, times))
+        output.append((count, new))
+    return output
+
+
+def root(value: Weight) -> Weight:
+    """√value, exact for squares of rationals."""
+    return math.sqrt(to_float(value)) if isinstance(value, float) else _exact_root(value)
+
+
+@lru_cache(maxsize=1024)
+def _exact_root(value: int | Fraction) -> Weight:
+    top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
+    if top * top == value.numerator and bottom * bottom == value.denominator:
+        return Fraction(top, bottom)
+    return math.sqrt(to_float(value))
+
+
+def mean(parts: list[tuple[int, Weight]]) -> Weight:
+    """Mean of values, each by its number of channels."""
+    if len(parts) == 1:
+        return parts[0][1]
+    total = sum(c for c, _ in parts)
+    if any(isinstance(v, float) for _, v in parts):
+        return sum(c * to_float(v) for c, v in parts) / total
+    return Fraction(sum(c * v for c, v in parts)) / total

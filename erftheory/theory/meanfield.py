@@ -16,10 +16,11 @@ total power exact; the powers of single paths factorise only nearly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from erftheory.network import arguments as arg
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
@@ -35,10 +36,10 @@ from erftheory.network.layers import (
     Upsample,
 )
 from erftheory.theory import distribution as dist
-from erftheory.theory.distribution import Law, Weight, to_float
+from erftheory.theory.distribution import Group, Law, Weight, to_float
 from erftheory.theory.gains import Gains, Link
-from erftheory.theory.masses import balance, plain, power, product, same
-from erftheory.theory.seen import Group, behind, correlated, reached, summands, together
+from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, root, same
+from erftheory.theory.seen import Flow, Row, behind, correlated, flow, reached, summed
 from erftheory.theory.widths import widths
 
 INITS = ("he", "lecun", "xavier")
@@ -72,8 +73,8 @@ def meanfield_gains(
     if in_channels is not None:
         in_channels = arg.integer("in_channels", in_channels)
     width = widths(graph, channels, in_channels)[0]
-    run = _Pass(init, channels).run(graph, [(width, dist.STANDARD)])
-    return run.amplitude if signal == "gradient" else run.power
+    run = _Pass(init, channels, signal == "gradient").run(graph, [(width, dist.STANDARD)])
+    return run.gains[-1]
 
 
 # ---- channel groups ----------------------------------------------------------------------------
@@ -101,34 +102,48 @@ def _refine(inputs: list[list[Group]], name: str) -> list[tuple[int, tuple[int, 
 # ---- the pass ---------------------------------------------------------------------------------
 
 
+class _Step(NamedTuple):
+    """What a node does to the groups it reads: groups of its own, and a row for every link.
+
+    `links` are the rows as links, one tuple for the power and maybe one for the amplitude.
+    """
+
+    output: list[Group]
+    rows: list[Row]
+    channels: tuple[int, ...]
+    links: list[tuple[Link, ...]]
+    flows: list[Flow]
+
+
 @dataclass
 class _Run:
-    """Gains of a graph in both signals, and its output's groups.
+    """Gains of a graph, of power and maybe of amplitude, and its output's groups.
 
     `reach` is the power of each output group at the input, per channel and up to a factor.
     """
 
-    power: Gains
-    amplitude: Gains
+    gains: list[Gains]
     output: list[Group]
     reach: list[float]
 
 
-@lru_cache(maxsize=1024)
-def _root(value: Weight) -> Weight:
-    """√value, exact for squares of rationals."""
-    if not isinstance(value, float):
-        value = Fraction(value)
-        top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
-        if top * top == value.numerator and bottom * bottom == value.denominator:
-            return Fraction(top, bottom)
-    return math.sqrt(to_float(value))
-
-
 @dataclass
 class _Pass:
+    """Power gains steer the pass; those of the amplitude are found along with them if asked for."""
+
     init: str
     channels: int
+    amplitude: bool
+    counted: dict[tuple, list[int]] = field(default_factory=dict)  # widths, by graph and ends
+    known: dict[tuple, _Step] = field(default_factory=dict)  # steps, by node and groups read
+    # by laws added and shares of power: the stages of a net repeat one block at several widths
+    sums: dict[tuple, tuple[Law, list[Law] | None]] = field(default_factory=dict)
+
+    def widths(self, graph: Graph, source: int, target: int | None) -> list[int]:
+        key = id(graph), source, target  # the graphs outlive the pass; their hash takes long
+        if key not in self.counted:
+            self.counted[key] = widths(graph, self.channels, source, target)
+        return self.counted[key]
 
     def run(
         self,
@@ -141,73 +156,93 @@ class _Pass:
 
         `reach` is that of the source's groups, 1 each if None.
         """
-        power, amplitude = Gains(), Gains()
-        width = widths(graph, self.channels, sum(c for c, _ in source), target)
+        listed = [Gains() for _ in range(1 + self.amplitude)]
+        power = listed[0]
+        width = self.widths(graph, sum(c for c, _ in source), target)
         states: list[list[Group]] = []
         highest = max(reach or [1.0]) or 1.0
         reaches = [[r / highest for r in reach] if reach else [1.0] * len(source)]
         parts: dict[tuple[int, int], list[Law]] = {}  # of a sum's group, as its inputs see it
-        readers = [i for node in graph.nodes for i in node.inputs]
+
+        def arrived(index: int, flows: list[Flow]) -> list[float]:
+            above = [reaches[i] for i in graph.nodes[index].inputs]
+            return reached(flows, above, len(states[index]))
+
         for index, node in enumerate(graph.nodes):
             inputs = [states[i] for i in node.inputs]
             if isinstance(node.op, Input):
-                output, links = source, []
+                step = self._step([], source, [])
             elif isinstance(node.op, Sum):
-                output, links = self._sum(
-                    graph, index, inputs, power, amplitude, [reaches[i] for i in node.inputs], parts
-                )
+                start = [reaches[i] for i in node.inputs]
+                step = self._step(inputs, *self._sum(graph, index, inputs, listed, start, parts))
             elif isinstance(node.op, Concat):
-                output, links = _concat(inputs)
+                step = self._step(inputs, *_concat(inputs))
             elif isinstance(node.op, Loop):
                 start = reaches[node.inputs[0]]
-                output, links = self._loop(
-                    node.op, index, inputs[0], width[index], power, amplitude, start
-                )
-            elif isinstance(node.op, Conv | ConvTranspose):
-                output, links = self._convolution(
-                    node.op, node.name, graph.ndim, inputs[0], width[index]
+                step = self._step(
+                    inputs, *self._loop(node.op, index, inputs[0], width[index], listed, start)
                 )
             else:
-                output, links = _keeping(node.op, graph.ndim, inputs[0])
-                if isinstance(node.op, Activation):
-                    before = node.inputs[0]
-                    known = parts if readers.count(before) == 1 else {}
-                    links = correlated(
-                        node.op.name, before, inputs[0], links, known, (power, amplitude)
-                    )
-                    if before:  # the sum's links may have changed
-                        reaches[before] = reached(graph, before, states, power, reaches)
-            states.append(output)
-            for gains in (power, amplitude):
-                gains.channels.append(tuple(c for c, _ in output))
-            power.links.append(tuple(Link(i, s, t, gain) for i, s, t, gain, _ in links))
-            amplitude.links.append(tuple(Link(i, s, t, gain) for i, s, t, _, gain in links))
+                step = self._single(graph, index, inputs[0], width[index])
+                before = node.inputs[0]
+                if isinstance(node.op, Activation) and any(law.view for _, law in inputs[0]):
+                    readers = sum(other.inputs.count(before) for other in graph.nodes)
+                    pieces = parts if readers == 1 else {}
+                    rows = correlated(node.op.name, before, inputs[0], step.rows, pieces, listed)
+                    if rows != step.rows:
+                        step = self._step(inputs, step.output, rows)
+                    if any(changed == before for changed, _ in pieces):
+                        above = [states[i] for i in graph.nodes[before].inputs]
+                        reaches[before] = arrived(
+                            before, flow(power.links[before], above, states[before])
+                        )
+            states.append(step.output)
+            for gains, links in zip(listed, step.links):
+                gains.channels.append(step.channels)
+                gains.links.append(links)
             if index:
-                reaches.append(reached(graph, index, states, power, reaches))
-        return _Run(power, amplitude, states[-1], reaches[-1])
+                reaches.append(arrived(index, step.flows))
+        return _Run(listed, states[-1], reaches[-1])
+
+    def _step(self, inputs: list[list[Group]], output: list[Group], rows: list[Row]) -> _Step:
+        links = [
+            tuple(Link(i, s, t, gains[place]) for i, s, t, gains in rows)
+            for place in range(1 + self.amplitude)
+        ]
+        flows = flow(links[0], inputs, output)
+        return _Step(output, rows, tuple(c for c, _ in output), links, flows)
+
+    def _single(self, graph: Graph, index: int, groups: list[Group], out: int) -> _Step:
+        """A layer of one input. In a loop the first layers alone read new laws each time."""
+        key = id(graph), index, out, *groups
+        found = self.known.get(key)
+        if found is None:
+            node = graph.nodes[index]
+            if isinstance(node.op, Conv | ConvTranspose):
+                made = self._convolution(node.op, node.name, graph.ndim, groups, out)
+            else:
+                assert isinstance(node.op, Layer)
+                made = _keeping(node.op, graph.ndim, groups)
+            found = self.known[key] = self._step([groups], *made)
+        return found
 
     def _convolution(
         self, op: Conv | ConvTranspose, name: str, ndim: int, groups: list[Group], out: int
     ) -> tuple[list[Group], list]:
-        step = op.step(ndim)
-        taps = math.prod(step.kernel.shape)
         width = sum(c for c, _ in groups)
-        depthwise = op.groups == "depthwise" or (op.groups == width > 1)
+        depthwise, forward, gain = _filter(op, ndim, width, out, self.init)
         if depthwise and out % width:
             raise ValueError(
                 f"{name or 'channels'}: got {out} channels; a depthwise convolution of {width} "
                 f"channels takes a multiple of {width}"
             )
-        parts = width if depthwise else int(op.groups)
-        spread = math.prod(step.stride) if step.up else 1
-        forward, *gain = _fans(self.init, width * taps, out * taps, parts, spread)
-        rows = [(0, g, g if depthwise else 0, *gain) for g in range(len(groups))]
+        rows = [(0, g, g if depthwise else 0, gain) for g in range(len(groups))]
         if depthwise:
             times = out // width
             laws = [dist.gaussian(forward * law.second, forward * law.level) for _, law in groups]
             return [(c * times, law) for (c, _), law in zip(groups, laws)], rows
-        second = _mean([(c, law.second) for c, law in groups])
-        level = _mean([(c, law.level) for c, law in groups])
+        second = mean([(c, law.second) for c, law in groups])
+        level = mean([(c, law.level) for c, law in groups])
         return [(out, dist.gaussian(forward * second, forward * level))], rows
 
     def _sum(
@@ -215,8 +250,7 @@ class _Pass:
         graph: Graph,
         index: int,
         inputs: list[list[Group]],
-        power: Gains,
-        amplitude: Gains,
+        listed: list[Gains],
         reaches: list[list[float]],
         parts: dict[tuple[int, int], list[Law]],
     ) -> tuple[list[Group], list]:
@@ -229,30 +263,33 @@ class _Pass:
             for t, (count, groups) in enumerate(pieces)
             for i, g in enumerate(groups)
         ]
-        factor: tuple[Weight, Weight] = (1, 1)
+        factor: list[Weight] = [1 for _ in listed]
         if op.gain is not None and op.fork is not None:
-            factor = (
-                balance(graph, index, power, rows, op.gain, op.fork),
-                balance(graph, index, amplitude, rows, _root(op.gain), op.fork),
-            )
-        links = []
-        for i, g, t, share in rows:
-            # a share of channels is a mean over them, the same in both signals
-            links.append((i, g, t, *(share * f if i == 0 else share for f in factor)))
+            factor = [
+                balance(graph, index, gains, rows, wanted, op.fork)
+                for gains, wanted in zip(listed, (op.gain, root(op.gain)))
+            ]
+        # a share of channels is a mean over them, the same in both signals
+        links = [
+            (i, g, t, tuple(share if i or f == 1 else share * f for f in factor))
+            for i, g, t, share in rows
+        ]
         output = []
         for t, (count, groups) in enumerate(pieces):
             laws = [inputs[i][g][1] for i, g in enumerate(groups)]
             laws[0] = dist.scaled(laws[0], factor[0])
-            law = laws[0]
-            for other in laws[1:]:
-                law = dist.add(law, other)
-            seen = summands(laws)
-            if seen is not None:
+            shares: tuple[float, ...] = ()
+            if any(law.view for law in laws):
                 powers = [reaches[i][g] for i, g in enumerate(groups)]
                 powers[0] = to_float(powers[0] * to_float(factor[0]))
-                law = replace(law, view=partial(together, seen, powers))
-                if op.gain is None:  # a ratio that the user gave stays what it is
-                    parts[index, t] = seen
+                total = sum(powers)
+                shares = tuple(p / total if total > 0 else 1 / len(powers) for p in powers)
+            key = *laws, *shares
+            if key not in self.sums:
+                self.sums[key] = summed(laws, shares)
+            law, seen = self.sums[key]
+            if seen is not None and op.gain is None:  # a ratio that the user gave stays what it is
+                parts[index, t] = seen
             output.append((count, law))
         return output, links
 
@@ -262,8 +299,7 @@ class _Pass:
         index: int,
         groups: list[Group],
         width: int,
-        power: Gains,
-        amplitude: Gains,
+        listed: list[Gains],
         reach: list[float],
     ) -> tuple[list[Group], list]:
         runs: list[tuple[int, _Run]] = []
@@ -273,23 +309,23 @@ class _Pass:
             run = self.run(op.graph, groups, width if done == op.times - 1 else None, reach)
             groups, reach, count = run.output, run.reach, 1
             done += 1
-            if runs and same(runs[-1][1].power, run.power):
+            if runs and same(runs[-1][1].gains[0], run.gains[0]):
                 count += runs.pop()[0]
             left = op.times - 1 - done  # the last iteration may have another width
-            settled = done >= _PROBES or _alike(before, groups)
+            settled = done >= _PROBES or alike(before, groups)
             if left > 0 and (count >= 3 or chain) and settled:
-                groups = _extrapolate(before, groups, left)
+                groups = extrapolate(before, groups, left)
                 count, done = count + left, done + left
             runs.append((count, run))
         runs.reverse()
         products = []
-        for gains, pick in ((power, "power"), (amplitude, "amplitude")):
-            listed = [(count, getattr(run, pick)) for count, run in runs]
+        for place, gains in enumerate(listed):
+            inside = [(count, run.gains[place]) for count, run in runs]
             # forks alone make a chain's shape depend on its gains
-            gains.runs[index] = [(op.times, listed[0][1])] if chain else listed
-            products.append(product(op.graph, listed, start))
+            gains.runs[index] = [(op.times, inside[0][1])] if chain else inside
+            products.append(product(op.graph, inside, start))
         links = [
-            (0, s, t, products[0][s][t], products[1][s][t])
+            (0, s, t, tuple(p[s][t] for p in products))
             for s in range(start)
             for t in range(len(groups))
             if products[0][s][t]
@@ -298,22 +334,19 @@ class _Pass:
 
 
 @lru_cache(maxsize=1024)
-def _fans(
-    init: str, inputs: int, outputs: int, groups: int, spread: int
-) -> tuple[Fraction, Fraction, Weight]:
-    """Forward gain, backward gain and its root, for that many weights a pixel over all groups."""
-    fan_in, fan_out = Fraction(inputs, groups), Fraction(outputs, groups)
+def _filter(
+    op: Conv | ConvTranspose, ndim: int, width: int, out: int, init: str
+) -> tuple[bool, Fraction, tuple[Weight, Weight]]:
+    """Whether a convolution keeps channels apart; its gain forward; its gain backward, and root."""
+    step = op.step(ndim)
+    taps = math.prod(step.kernel.shape)
+    depthwise = op.groups == "depthwise" or (op.groups == width > 1)
+    groups = width if depthwise else int(op.groups)
+    fan_in, fan_out = Fraction(width * taps, groups), Fraction(out * taps, groups)
     variance = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}[init]
-    return variance * fan_in / spread, variance * fan_out, _root(variance * fan_out)
-
-
-def _mean(parts: list[tuple[int, Weight]]) -> Weight:
-    if len(parts) == 1:
-        return parts[0][1]
-    total = sum(c for c, _ in parts)
-    if any(isinstance(v, float) for _, v in parts):
-        return sum(c * to_float(v) for c, v in parts) / total
-    return Fraction(sum(c * v for c, v in parts)) / total
+    spread = math.prod(step.stride) if step.up else 1
+    backward = variance * fan_out
+    return depthwise, variance * fan_in / spread, (backward, root(backward))
 
 
 def _keeping(op: Layer, ndim: int, groups: list[Group]) -> tuple[list[Group], list]:
@@ -322,7 +355,7 @@ def _keeping(op: Layer, ndim: int, groups: list[Group]) -> tuple[list[Group], li
     for g, (count, law) in enumerate(groups):
         law, gain, amplitude = _pointwise(op, ndim, law)
         output.append((count, law))
-        links.append((0, g, g, gain, _root(gain) if amplitude is None else amplitude))
+        links.append((0, g, g, (gain, root(gain) if amplitude is None else amplitude)))
     return output, links
 
 
@@ -336,7 +369,7 @@ def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | No
         out = dist.normalised(law)
         variance = law.variance
         exact = not isinstance(variance, float)
-        return out, 1 / Fraction(variance) if exact else 1 / to_float(variance), None
+        return out, 1 / (Fraction(variance) if exact else to_float(variance)), None
     if isinstance(op, Dropout):
         return dist.dropped(law, op.rate), 1 / (1 - Fraction(op.rate)), None
     step = op.step(ndim)
@@ -357,38 +390,6 @@ def _concat(inputs: list[list[Group]]) -> tuple[list[Group], list]:
     output, links = [], []
     for i, groups in enumerate(inputs):
         for g, group in enumerate(groups):
-            links.append((i, g, len(output), 1, 1))
+            links.append((i, g, len(output), (1, 1)))
             output.append(group)
     return output, links
-
-
-def _alike(before: list[Group], after: list[Group]) -> bool:
-    """True if the states differ by their scales at most."""
-    if len(before) != len(after):
-        return False
-    for (_, old), (_, new) in zip(before, after):
-        size = to_float(old.second), to_float(new.second)
-        for one, two, degree in (
-            (to_float(old.level), to_float(new.level), 1.0),
-            (old.within, new.within, 1.0),
-            (old.between, new.between, 1.0),
-            (old.mean, new.mean, 0.5),
-        ):
-            if abs(one / size[0] ** degree - two / size[1] ** degree) > 1e-12:
-                return False
-    return True
-
-
-def _extrapolate(before: list[Group], after: list[Group], times: int) -> list[Group]:
-    """States `times` iterations later, where each iteration changes the scale as the last did."""
-    if len(before) != len(after):
-        return after
-    output = []
-    for (_, old), (count, new) in zip(before, after):
-        if not to_float(old.second):
-            return after
-        ratio = to_float(new.second) / to_float(old.second)
-        if not math.isclose(ratio, 1, rel_tol=1e-12):
-            new = dist.scaled(new, power(ratio, times))
-        output.append((count, new))
-    return output

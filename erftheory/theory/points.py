@@ -16,10 +16,18 @@ Points = tuple[np.ndarray, np.ndarray]
 
 CLASSES = 8
 _BINS = 64
+_FINEST = 0.01  # deviation of a Gaussian over the length of a panel that still resolves it
 
 
 def density(x: np.ndarray) -> np.ndarray:
     return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def _bell(x: np.ndarray) -> np.ndarray:
+    """exp(−x²/2), and 0 beyond 12, where exp would take several times as long."""
+    y = x * x
+    y *= -0.5
+    return np.exp(y, where=y > -72, out=np.zeros_like(y))
 
 
 @lru_cache(maxsize=32)
@@ -45,11 +53,13 @@ def grid(
     breaks: tuple[float, ...],
     levels: int,
     positive: bool = False,
+    beside: np.ndarray | None = None,
 ) -> Points:
     """X + N(0, within + between) as points, classes split by `levels` values of the channel mean.
 
     Gauss–Legendre panels meet at `breaks`, where an activation bends, so sums converge spectrally.
-    With `positive`, all that lies below 0 may become one atom at 0.
+    With `positive`, all that lies below 0 may become one atom at 0. `beside`, shape (K,), is one
+    more class, in the last row, that has no say in where the points lie (one level, `resolved`).
     """
     nodes, probs = points
     if within == between == 0:
@@ -65,22 +75,34 @@ def grid(
     positive = positive and low < 0 < high
     low = 0.0 if positive else low
     edges = [low, *(b for b in breaks if low < b < high), high]
-    if sd < 0.01 * max(np.diff(edges)):  # panels would not resolve the Gaussian
+    longest = max(right - left for left, right in pairwise(edges))
+    if sd < _FINEST * longest:  # panels would not resolve the Gaussian
         return _sampled(centers, probs, weights, sd)
+    if beside is not None:
+        probs = np.vstack([probs, beside])
     y, w = [], []
     for left, right in pairwise(edges):
         t, u = _legendre(64 if right - left < 30 * sd else 96)
         y.append((left + right) / 2 + (right - left) / 2 * t)
         w.append((right - left) / 2 * u)
     places, width = np.concatenate(y), np.concatenate(w)
-    kernel = density((places - centers[:, :, None]) / sd) * (width / sd)  # (levels, K, Y)
-    rows = (np.matmul(probs, kernel) * weights[:, None, None]).reshape(-1, len(places))
+    kernel = _bell(places / sd - centers[:, :, None] / sd)  # (levels, K, Y)
+    rows = (np.matmul(probs, kernel) * width).reshape(-1, len(places))  # up to their masses
     mass = np.outer(weights, probs.sum(1)).ravel()
+    atom = np.zeros_like(mass)
+    if positive:
+        atom = (ndtr(-centers / sd) @ probs.T * weights[:, None]).ravel()
+    total = rows.sum(1)  # 0 for a class that lies too far below 0
+    rows *= ((mass - atom) / np.where(total > 0, total, 1.0))[:, None]
     if not positive:
-        return places, rows * (mass / rows.sum(1))[:, None]
-    atom = (ndtr(-centers / sd) @ probs.T * weights[:, None]).ravel()
-    rows *= ((mass - atom) / rows.sum(1))[:, None]
+        return places, rows
     return np.append(0.0, places), np.hstack([atom[:, None], rows])
+
+
+def resolved(nodes: np.ndarray, within: float) -> bool:
+    """True if `grid` resolves X + N(0, within) by panels for sure, so that it bins nothing."""
+    sd = math.sqrt(within)
+    return sd > _FINEST * (float(nodes.max() - nodes.min()) + 20 * sd)
 
 
 def _sampled(centers: np.ndarray, probs: np.ndarray, weights: np.ndarray, sd: float) -> Points:
@@ -125,3 +147,27 @@ def merged(nodes: np.ndarray, probs: np.ndarray) -> Points:
     joined = np.zeros((label[1].max() + 1, len(nodes)))
     np.add.at(joined, label[1], probs)
     return nodes, joined
+
+
+def rectified(x: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
+    """E[h⁺] and E[(h⁺)²] for h = x + N(0, variance)."""
+    if variance == 0:
+        top = np.maximum(x, 0.0)
+        return top, top**2
+    sd = math.sqrt(variance)
+    p, d = ndtr(x / sd), sd * density(x / sd)
+    return x * p + d, (x * x + variance) * p + x * d
+
+
+def two_replicas(within: float, between: float, s: float) -> float:
+    """E[φ(h₁)φ(h₂)] for Gaussians that share their channel mean."""
+    variance = within + between
+    if variance == 0:
+        return 0.0
+    rho = between / variance
+
+    def kernel(r: float) -> float:
+        side = math.sqrt(max(1 - r * r, 0.0))
+        return variance * (side + r * (math.pi - math.acos(r))) / (2 * math.pi)
+
+    return (1 + s * s) * kernel(rho) - 2 * s * kernel(-rho)

@@ -11,32 +11,62 @@ power along the identity. A convolution mixes units and ends the dependence.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
-from erftheory.network.graph import Graph
 from erftheory.theory.distribution import (
+    Group,
     Law,
     Weight,
     activated,
     add,
     discrete,
+    gate,
     sloped,
     to_float,
+    viewed,
 )
-from erftheory.theory.gains import Gains
-from erftheory.theory.points import binned, grid
+from erftheory.theory.gains import Gains, Link
+from erftheory.theory.points import Points, binned, grid, merged, resolved
 
-Group = tuple[int, Law]  # channels, law of a unit
-Row = tuple[int, int, int, Weight, Weight]  # input, source, target, gains of power and amplitude
+# input, source, target; gain of power, and of amplitude where that is asked for
+Row = tuple[int, int, int, tuple[Weight, ...]]
+Flow = tuple[int, int, int, float]  # input, source, target, share of the power
 
 
+@lru_cache(maxsize=256)
 def behind(law: Law, name: str, out: Law) -> Law:
     """`out`, the law behind an activation of `law`, with what power sees of it."""
-    return out if name == "linear" else replace(out, view=lambda: _passed(law.seen, name))
+    if name == "linear":
+        return out
+    if name != "relu" or law.between or not law.within:
+        return viewed(out, lambda: _passed(law.seen, name))
+    both = _Both(law, out)
+    return replace(out, make=lambda: both.laws[0], view=lambda: both.laws[1])
+
+
+@dataclass
+class _Both:
+    """`out`, the law behind a ReLU of `law`, and what power sees there, of one quadrature."""
+
+    law: Law
+    out: Law
+
+    @cached_property
+    def laws(self) -> tuple[Points, Law]:
+        """Points of `out`, and the law that power sees."""
+        law, seen = self.law, self.law.seen
+        (nodes, _), (others, row) = law.points, seen.points
+        if others is not nodes or seen.within != law.within or not resolved(nodes, law.within):
+            return self.out.points, _passed(seen, "relu")
+        places, rows = grid(law.points, law.within, 0.0, (0.0,), 1, True, row.sum(0))
+        values, passed = np.maximum(places, 0.0), rows[-1:] * (places > 0)
+        if not passed.any():
+            return self.out.points, seen
+        return merged(values, rows[:-1]), _of(values, passed / passed.sum(), 0.0)
 
 
 def _passed(law: Law, name: str) -> Law:
@@ -44,7 +74,8 @@ def _passed(law: Law, name: str) -> Law:
     function, slope, breaks = sloped(name)
     nodes, probs = law.points
     whole = nodes, probs.sum(0, keepdims=True)
-    places, row = grid(whole, law.within + law.between, 0.0, breaks, 1)
+    # a closed ReLU passes nothing, whatever the value below 0 is
+    places, row = grid(whole, law.within + law.between, 0.0, breaks, 1, positive=name == "relu")
     mass = row * slope(places) ** 2
     if not mass.sum() > 0:
         return law
@@ -58,31 +89,35 @@ def _of(nodes: np.ndarray, probs: np.ndarray, within: float) -> Law:
     return Law(square + within, mean**2, mean, within, 0.0, False, lambda: (nodes, probs))
 
 
-def summands(laws: Sequence[Law]) -> list[Law] | None:
-    """The sum's law seen by the power that goes on to each input; None if it is the plain law."""
+def summed(laws: Sequence[Law], shares: Sequence[float]) -> tuple[Law, list[Law] | None]:
+    """The law of a sum, and that law as the power that goes on to each input sees it.
+
+    `shares` is how the power divides over the inputs. The second is None, and `shares` is not
+    needed, if power sees the plain law.
+    """
+    plain = reduce(add, laws)
     if all(law.view is None for law in laws):
-        return None
-    found = []
-    for which in range(len(laws)):
-        total: Law | None = None
-        for place, law in enumerate(laws):
-            part = law.seen if place == which else replace(law, view=None)
-            total = part if total is None else add(total, part)
-        assert total is not None
-        found.append(total)
-    return found
+        return plain, None
+    blind = [law if law.view is None else viewed(law, None) for law in laws]
+    parts = [
+        plain if law.view is None else reduce(add, [*blind[:i], law.seen, *blind[i + 1 :]])
+        for i, law in enumerate(laws)
+    ]
+    return viewed(plain, lambda: _together(parts, shares)), parts
 
 
-def together(parts: Sequence[Law], powers: Sequence[float]) -> Law:
-    """The sum's law seen by the power that goes on to any input, `powers` to each."""
-    share = np.array(powers, float)
-    share = share / share.sum() if share.sum() > 0 else np.full(len(parts), 1 / len(parts))
-    widths = {(p.within + p.between) for p in parts}
-    alike = len(widths) == 1
-    points = [p.points if alike else discrete(p) for p in parts]
+def _together(parts: Sequence[Law], shares: Sequence[float]) -> Law:
+    """The sum's law seen by the power that goes on to any input."""
+    width = parts[0].within + parts[0].between
+    points = [p.points for p in parts]
+    if any(p.within + p.between != width for p in parts):
+        points, width = [discrete(p) for p in parts], 0.0
+    nodes = points[0][0]
+    probs = [s * p.sum(0) for s, (_, p) in zip(shares, points)]
+    if all(n is nodes for n, _ in points):
+        return _of(nodes, reduce(np.add, probs)[None], width)
     nodes = np.concatenate([n for n, _ in points])
-    probs = np.concatenate([s * p.sum(0) for s, (_, p) in zip(share, points)])[None]
-    return _of(*binned(nodes, probs), widths.pop() if alike else 0.0)
+    return _of(*binned(nodes, np.concatenate(probs)[None]), width)
 
 
 def correlated(
@@ -96,16 +131,16 @@ def correlated(
     """Links of an activation that reads node `index`, where the slopes below are not independent.
 
     Where `parts` has the summands of that node's group, the factors go to its own links, in the
-    power and the amplitude gains that `listed` holds; else the activation's links take one.
+    gains that `listed` holds (of power, maybe of amplitude); else the activation's links take one.
     """
     new = []
-    for i, s, t, gain, root in links:
+    for i, s, t, values in links:
         law = groups[s][1]
         if (index, s) in parts:
             factors = _slopes(parts[index, s], law, name)
             for gains, exponent in zip(listed, (1.0, 0.5)):
                 gains.links[index] = tuple(
-                    replace(k, gain=to_float(k.gain) * factors[k.input] ** exponent)
+                    Link(k.input, k.source, s, to_float(k.gain) * factors[k.input] ** exponent)
                     if k.target == s
                     else k
                     for k in gains.links[index]
@@ -113,29 +148,41 @@ def correlated(
         elif law.view is not None:
             (factor,) = _slopes([law.seen], law, name)
             if factor != 1:  # exact gains stay exact
-                gain, root = to_float(gain) * factor, to_float(root) * math.sqrt(factor)
-        new.append((i, s, t, gain, root))
+                values = tuple(to_float(v) * factor**e for v, e in zip(values, (1.0, 0.5)))
+        new.append((i, s, t, values))
     return new
 
 
 def _slopes(parts: Sequence[Law], law: Law, name: str) -> list[float]:
     """E[φ′²] under each of `parts` over E[φ′²] under `law`."""
     base = to_float(activated(law, name)[1])
-    return [to_float(activated(part, name)[1]) / base if base else 1.0 for part in parts]
+    width = law.within, law.between
+    return [
+        1.0
+        if not base or (part.points is law.points and (part.within, part.between) == width)
+        else to_float(gate(part, name)) / base
+        for part in parts
+    ]
 
 
-def reached(
-    graph: Graph,
-    index: int,
-    states: list[list[Group]],
-    power: Gains,
-    reaches: list[list[float]],
-) -> list[float]:
-    """Power at the input for 1 in each channel of a group of node `index`."""
-    found = [0.0] * len(states[index])
-    for k in power.links[index]:
-        before = graph.nodes[index].inputs[k.input]
-        share = states[before][k.source][0] / states[index][k.target][0]
-        part = to_float(to_float(k.gain) * share * reaches[before][k.source])
-        found[k.target] = to_float(found[k.target] + part)
-    return found
+def flow(
+    links: Sequence[Link], inputs: Sequence[Sequence[Group]], output: Sequence[Group]
+) -> list[Flow]:
+    """What part of the power at the input a channel of each group hands on, by link."""
+    return [
+        (
+            k.input,
+            k.source,
+            k.target,
+            to_float(k.gain) * inputs[k.input][k.source][0] / output[k.target][0],
+        )
+        for k in links
+    ]
+
+
+def reached(flows: Sequence[Flow], before: Sequence[Sequence[float]], groups: int) -> list[float]:
+    """Power at the input for 1 in each channel of a node's groups, from that of its inputs."""
+    found = [0.0] * groups
+    for i, s, t, share in flows:
+        found[t] += share * before[i][s]
+    return [to_float(f) for f in found]
