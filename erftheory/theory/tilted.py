@@ -28,7 +28,7 @@ from erftheory.theory.walk import Walk
 EPS = float(np.finfo(np.float64).eps)
 APART = 4.0  # deviations between the means of neighbouring tilts
 REACH = 12.0  # deviations in one transform
-GRID = 96  # tilts at which the support is surveyed
+GRID = 72  # tilts at which the support is surveyed
 SLACK = 2.0  # the bounds follow the largest terms only; twice that covers the others
 NEGLIGIBLE = -46.0  # log of a transfer function that no digit sees
 
@@ -281,7 +281,7 @@ class Survey:
 
     def _beyond(self, theta, tilted, stds):
         """Chernoff's bound for the tilted signals beyond points (T,), from tilts near their own."""
-        steps = np.array([4.0, 6.0, 8.0, 10.0, 14.0, 20.0])[:, None] / stds
+        steps = np.array([6.0, 9.0, 13.0])[:, None] / stds
 
         lean = np.stack([steps, -steps])
         near = self.at((theta + lean).ravel()).log_mass.reshape(lean.shape)
