@@ -21,7 +21,9 @@ IDS = (
     "LIM-1", "SUB-1", "DIL-1", "DIL-2", "SKP-1", "LK-1", "SEP-1", "DRP-1", "POOL-1",
     "LAT-1", "SGN-1", "DRF-1",
 )  # fmt: skip
-ELSEWHERE = ("ACT-2", "ACT-1", "FLU-1", "SKP-2", "EDG-1", "SAD-1", "BE-1")  # with tests of their own
+ELSEWHERE = (  # with tests of their own
+    "ACT-2", "ACT-1", "FLU-1", "SKP-2", "EDG-1", "SAD-1", "BE-1",
+)  # fmt: skip
 SAMPLED = "VAR-1,GRW-1,GRW-2,SUB-1,DIL-1,DIL-2,SKP-1,DRP-1,POOL-1"
 
 

@@ -345,7 +345,11 @@ def _pascal() -> Iterator[Point]:
 
 def _totals() -> Iterator[Point]:
     for depth, kernel in (*_SHAPES, (12, 5)):
-        signal = brute.repeated_convolution((1,) * kernel, depth)
-        if len(signal) != depth * (kernel - 1) + 1:
+        taps = (1,) * kernel
+        if len(brute.repeated_convolution(taps, depth)) != depth * (kernel - 1) + 1:
             raise ArithmeticError("the listed signal does not fill its field")
-        yield {"n": depth, "k": kernel, "o": lambda _, at, signal=signal: brute.entry(signal, at)}
+        yield {
+            "n": depth,
+            "k": kernel,
+            "o": lambda n, at, taps=taps: brute.entry(brute.repeated_convolution(taps, n), at),
+        }

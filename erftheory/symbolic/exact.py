@@ -8,7 +8,8 @@ exactly (a root, a logarithm, an infinite sum) it refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -65,8 +66,8 @@ def compile_exact(expression: sp.Basic) -> Callable[[Mapping[str, Any]], Any]:
     """A function from values of the names in `expression` to its exact value.
 
     The mapping gives an exact number for each symbol, a callable for each undefined function
-    and a sequence for each indexed base. Sums run over whole numbers; an empty sum is 0;
-    binomials follow C(n, r) = n(n−1)…(n−r+1)/r!, and 0 for r < 0.
+    and a sequence for each indexed base. Sums and products run over whole numbers; an empty
+    sum is 0, an empty product 1; binomials follow C(n, r) = n(n−1)…(n−r+1)/r!, and 0 for r < 0.
     """
     run = _compile(expression)
     return lambda values: run(dict(values))
@@ -125,20 +126,35 @@ def _power(expression: sp.Basic) -> Evaluator:
 
 
 def _sum(expression: sp.Basic) -> Evaluator:
-    if len(expression.args) != 2:
-        raise ArithmeticError(f"nested limits in {expression}")
-    term = _compile(expression.args[0])
-    index, first, last = expression.args[1].args
+    return _folded(expression, 0, operator.add)
+
+
+def _product(expression: sp.Basic) -> Evaluator:
+    return _folded(expression, 1, operator.mul)
+
+
+def _folded(expression: sp.Basic, empty: int, combine: Callable[[Any, Any], Any]) -> Evaluator:
+    """A sum or product over whole numbers; of several limits the first is the innermost."""
+    run = _compile(expression.args[0])
+    for limits in expression.args[1:]:
+        run = _over(run, limits.args, empty, combine)
+    return run
+
+
+def _over(
+    term: Evaluator, limits: Sequence[Any], empty: int, combine: Callable[[Any, Any], Any]
+) -> Evaluator:
+    index, first, last = limits
     name, start, stop = str(index), _compile(first), _compile(last)
 
     def run(values: Environment) -> Any:
         outer = values.get(name)
-        total: Any = 0
+        folded: Any = empty
         for value in range(whole_number(start(values)), whole_number(stop(values)) + 1):
             values[name] = value
-            total = total + term(values)
+            folded = combine(folded, term(values))
         values[name] = outer
-        return total
+        return folded
 
     return run
 
@@ -190,6 +206,7 @@ _FUNCTIONS: dict[type, Callable[..., Any]] = {
     sp.binomial: binomial,
     sp.floor: math.floor,
     sp.Min: min,
+    sp.Abs: abs,
     sp.KroneckerDelta: lambda left, right: int(left == right),
 }
 
@@ -198,6 +215,7 @@ _BUILDERS: tuple[tuple[type | tuple[type, ...], Callable[[sp.Basic], Evaluator]]
     (sp.Mul, _multiply),
     (sp.Pow, _power),
     (sp.Sum, _sum),
+    (sp.Product, _product),
     (sp.Indexed, _indexed),
     ((AppliedUndef, *_FUNCTIONS), _apply),
 )

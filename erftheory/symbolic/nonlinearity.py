@@ -332,7 +332,9 @@ def _complemented(side: Any) -> Any:
 def _second_order(side: Any) -> Any:
     """Limits of F(σ)/σ² at 0 as F″(0)/2, for an F that starts with its second order."""
 
-    def evaluate(ratio: Any, variable: Any, *_: Any) -> Any:
+    def evaluate(ratio: Any, variable: Any, target: Any, *_: Any) -> Any:
+        if target != 0:
+            raise ArithmeticError(f"no limit at 0: {variable} to {target}")
         rest: Any = ratio * variable**2
         orders = [sp.simplify(sp.diff(rest, variable, order).subs(variable, 0)) for order in (0, 1)]
         if orders != [0, 0]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -13,21 +12,41 @@ if TYPE_CHECKING:
     from erftheory.symbolic.evidence import CheckResult
 
 _WIDTH = 88
+_LONG_FORMULA = 160  # characters of LaTeX that about fill a line
+_PREAMBLE = r"""\documentclass{article}
+\usepackage[utf8]{inputenc}
+\usepackage[T1]{fontenc}
+\usepackage{amsmath,amssymb,graphicx}
+\newcommand{\fit}[1]{%
+  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{$\displaystyle #1$}}
+"""
 _LATEX_ESCAPES = {character: "\\" + character for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": r"$\vert$",
     "κ": r"$\kappa$",
+    "λ": r"$\lambda$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
     "σ": r"$\sigma$",
     "τ": r"$\tau$",
+    "φ": r"$\varphi$",
     "ω": r"$\omega$",
     "√": r"$\surd$",
     "→": r"$\to$",
     "≤": r"$\le$",
+    "≥": r"$\ge$",
     "≠": r"$\ne$",
     "∞": r"$\infty$",
     "…": r"\dots{}",
     "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "∗": "$*$",
     "²": r"\textsuperscript{2}",
 }
 
@@ -81,19 +100,35 @@ def report_markdown(report: Report) -> str:
 
 
 def derivation_latex(derivation: Derivation) -> str:
-    """A derivation as a standalone LaTeX document."""
+    """A derivation as a standalone LaTeX document for pdflatex, xelatex or lualatex.
+
+    Wide formulas are broken at the equals sign, and scaled down where one is still wider than
+    the line.
+
+    Raises:
+        ValueError: a text has a character that plain pdflatex does not know.
+    """
     items = "\n".join(
         f"\\item \\textbf{{{_escaped(step.title)}}}\n"
-        f"\\[ {step.to_latex()} \\]\n"
+        f"\\[ \\fit{{{_broken(step)}}} \\]\n"
         f"{_escaped(step.reason)} \\emph{{({_escaped(_evidence(step, found))})}}"
         for _, step, found in _numbered(derivation)
     )
     return (
-        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\n\\usepackage{amsmath,amssymb}\n"
+        f"{_PREAMBLE}"
         f"\\title{{{_escaped(derivation.title)}}}\n\\author{{{_escaped(derivation.source)}}}\n"
         "\\date{}\n\\begin{document}\n\\maketitle\n\\begin{enumerate}\n"
         f"{items}\n\\end{{enumerate}}\n\\end{{document}}\n"
     )
+
+
+def _broken(step: Step) -> str:
+    """The formula, in two lines if it is long."""
+    whole = step.to_latex()
+    if len(whole) <= _LONG_FORMULA:
+        return whole
+    left, right = map(sp.latex, step.statement.args)
+    return f"\\begin{{aligned}} & {left} \\\\ & = {right} \\end{{aligned}}"
 
 
 def _mark(step: Step, number: int | None, result: CheckResult | None) -> str:
@@ -138,5 +173,16 @@ def _wrapped(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    pattern = "|".join(map(re.escape, _LATEX_ESCAPES))
-    return re.sub(pattern, lambda found: _LATEX_ESCAPES[found.group()], text)
+    return "".join(map(_escaped_character, text))
+
+
+def _escaped_character(character: str) -> str:
+    if character in _LATEX_ESCAPES:
+        return _LATEX_ESCAPES[character]
+    # the accented letters of inputenc and T1 reach from À to ž
+    if " " <= character <= "~" or ("À" <= character <= "ž" and character.isalpha()):
+        return character
+    raise ValueError(
+        f"text: got {character!r}; takes ASCII, accented Latin letters and "
+        f"{''.join(filter(lambda known: not known.isascii(), _LATEX_ESCAPES))}"
+    )
