@@ -11,6 +11,7 @@ from erftheory import (
     AvgPool,
     Chain,
     Conv,
+    Dropout,
     MaxPool,
     Residual,
     conditions,
@@ -117,3 +118,19 @@ def test_conditions_render_and_index():
         found["speed"]
     with pytest.raises(ValueError, match="signal: got 'power'"):
         conditions(Conv(3), signal="power")
+
+
+def test_dropout_between_fixed_layers_is_refused():
+    pool = AvgPool(3, stride=1)
+    with pytest.raises(ValueError, match="^network: got dropout between fixed layers"):
+        moments(Chain(Conv(3), pool, Dropout(0.5), pool, ndim=1))
+    plain = moments(Chain(Conv(3), pool, pool, ndim=1))
+    for net in (
+        Chain(Conv(3), pool, Dropout(0), pool, ndim=1),  # drops nothing
+        Chain(Conv(3), Dropout(0.5), pool, pool, ndim=1),  # next to a random layer
+        Chain(Conv(3), pool, pool, Dropout(0.5), ndim=1),
+    ):
+        assert moments(net) == plain
+    # pools apart are squared apart, dropped between or not
+    apart = Chain(pool, Dropout(0.5), Conv(3), pool, ndim=1)
+    assert moments(apart) == moments(Chain(pool, Conv(3), pool, ndim=1))

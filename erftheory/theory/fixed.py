@@ -39,7 +39,7 @@ def square_fixed(raw, order, outputs):
                 found[source] += [(*path, e) for path in before]
         own = found.pop(port, None)  # an output unit starts here
         result[port] = random + [_squared(s, p) for s, p in found.items()]
-        bare = all(e.kind == "plain" for ps in found.values() for p in ps for e in p)
+        bare = all(e.kind != "fixed" for ps in found.values() for p in ps for e in p)
         settled = (bare or not ahead[port]) and not wide & set(found)
         if settled or not found:
             paths[port] = {port: [()]}
@@ -118,6 +118,7 @@ def _composed(source, paths):
     common: Fraction | float = 1
     grid = None
     for path in paths:
+        _unmasked(path)
         taps: dict = {(0,) * len(path[0].shift): Fraction(1)}
         power: Fraction | float = 1
         for e in path:
@@ -138,6 +139,16 @@ def _composed(source, paths):
     power = sum(t * t for t in total.values())
     kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
     return RawEdge(source, common * power, (Factor(kernel, spacing),), shift, grid, "random")
+
+
+def _unmasked(path) -> None:
+    """Refuse dropout between fixed layers: masks keep E g² = (f∗h)² + ρ/(1−ρ) f²∗h² apart."""
+    places = [i for i, e in enumerate(path) if e.kind == "fixed"]
+    if len(places) > 1 and any(e.kind == "masked" for e in path[places[0] : places[-1]]):
+        raise ValueError(
+            "network: got dropout between fixed layers (average pooling, interpolation), where it "
+            "changes the shape; takes a convolution between them, or no dropout there"
+        )
 
 
 def _off(e, grid) -> bool:

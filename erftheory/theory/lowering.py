@@ -8,7 +8,7 @@ from math import lcm
 from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.kernel import Kernel
-from erftheory.network.layers import Layer, Step
+from erftheory.network.layers import Dropout, Layer, Step
 from erftheory.theory.fixed import square_fixed
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.walk import Edge, Factor, Port, RawEdge, Walk, Weight, merge_factors
@@ -94,7 +94,9 @@ class _Lowering:
             return RawEdge(reader, link.gain, factors, shift, None, "random")
         step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
         if step is None:
-            return RawEdge(reader, link.gain, (), self.still, None, "plain")
+            masked = isinstance(node.op, Dropout) and node.op.rate > 0
+            kind = "masked" if masked else "plain"
+            return RawEdge(reader, link.gain, (), self.still, None, kind)
         return self._step_edge(reader, link.gain, step, frame, index)
 
     def _step_edge(

@@ -148,4 +148,4 @@ class RawEdge:
     factors: tuple[Factor, ...]
     shift: tuple[int, ...]
     restrict: tuple[int, ...] | None
-    kind: str  # "plain" (no spatial action), "random", "fixed"
+    kind: str  # "plain" (no spatial action), "masked" (dropout: none either), "random", "fixed"
