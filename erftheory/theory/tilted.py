@@ -26,8 +26,8 @@ from erftheory.theory.generating import GeneratingAlgebra, Tilted, taps
 from erftheory.theory.walk import Walk
 
 EPS = float(np.finfo(np.float64).eps)
-APART = 4.0  # deviations between the means of neighbouring tilts
-REACH = 12.0  # deviations in one transform
+APART = 4.4  # deviations between the means of neighbouring tilts
+REACH = 10.0  # deviations in one transform
 GRID = 72  # tilts at which the support is surveyed
 SLACK = 2.0  # the bounds follow the largest terms only; twice that covers the others
 NEGLIGIBLE = -46.0  # log of a transfer function that no digit sees
