@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -80,7 +81,7 @@ class _LazyField:
         return getattr(receptive_field(self._network), name)
 
 
-class _Reading:
+class _Reading(ABC):
     """One call of `exact`: the walk, the unit, and the window `offset`, `shape`."""
 
     def __init__(self, network: Network, walk: Walk, signal: str, unit, method: str, window: Any):
@@ -97,8 +98,12 @@ class _Reading:
         self.shape = tuple(last - first + 1 for first, last in pixels)
         self.whole = pixels == self.support
 
+    @abstractmethod
     def pixels(self, axis: int, request: windows.Window) -> tuple[int, int]:
-        raise NotImplementedError
+        """First and last pixel of the window along an axis."""
+
+    @abstractmethod
+    def erf(self) -> ERF: ...
 
     def record(self, method: str, error: ErrorBound, **what: Any) -> ERF:
         return ERF(
