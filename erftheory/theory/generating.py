@@ -58,7 +58,7 @@ class GeneratingAlgebra(Algebra[Tilted]):
     def tilt(self, part: Taps) -> tuple[Tilted, np.ndarray]:
         """The tilted kernel, and its taps, shape (taps, T)."""
         place = part.place[:, None]
-        own = _tilt(part.share[:, None], part.rest, place * self.theta, 0.0)
+        own = _tilt(part.share[:, None], place * self.theta, 0.0)
         moved = (own.added * place).sum(0)
         variance = (own.tilted * (place - moved) ** 2).sum(0)
         signal = Tilted(part.mean, own.log_mass, moved, variance, own.information, own.blur)
@@ -94,13 +94,12 @@ class GeneratingAlgebra(Algebra[Tilted]):
         Both have shape (parts, T).
         """
         share = np.array([float(w) for w, _ in parts])[:, None]
-        rest = np.array([_rest(w) for w, _ in parts])
         means = [s.mean for _, s in parts]
         base = floor(means[0])
         apart = np.array([float(m - base) for m in means])
         center = float(share[:, 0] @ apart)
         apart = (apart - center)[:, None]
-        own = _tilt(share, rest, apart * self.theta, np.stack([s.log_mass for _, s in parts]))
+        own = _tilt(share, apart * self.theta, np.stack([s.log_mass for _, s in parts]))
         inner = np.stack([s.moved for _, s in parts])
         moved = (own.added * apart).sum(0) + (own.tilted * inner).sum(0)
         away = apart + inner - moved
@@ -120,13 +119,11 @@ class Taps:
 
     Attributes:
       share: float taps of sum 1, shape (taps,).
-      rest: what the exact taps have more than `share`, relative, (taps,).
       place: distance from the mean, (taps,).
       mean: exact.
     """
 
     share: np.ndarray
-    rest: np.ndarray
     place: np.ndarray
     mean: Weight
 
@@ -136,22 +133,11 @@ def taps(kernel: Kernel, spacing: int) -> Taps:
     scale = Fraction(kernel.mass)
     exact = [(a * spacing, Fraction(t)) for a, t in enumerate(kernel.exact) if t]
     mean = sum((a * t for a, t in exact), Fraction(0)) / scale
-    shares = [t / scale for _, t in exact]
-    share = [float(s) for s in shares]
     return Taps(
-        np.array(share),
-        np.array([_rest(s) for s in shares]),
+        np.array([float(t / scale) for _, t in exact]),
         np.array([float(a - mean) for a, _ in exact]),
         int(mean) if mean.denominator == 1 else mean,
     )
-
-
-def _rest(weight: Weight) -> float:
-    """How much more the weight is than its float, relative."""
-    if isinstance(weight, float):
-        return 0.0
-    near = float(weight)
-    return float(weight / Fraction(near) - 1) if near else 0.0
 
 
 @dataclass
@@ -168,7 +154,7 @@ class _Own:
     blur: np.ndarray
 
 
-def _tilt(share, rest, linear, extra) -> _Own:
+def _tilt(share, linear, extra) -> _Own:
     """Shares tilted by e^y, y = linear + extra, where Σ share·linear = 0 and extra ≥ 0.
 
     Σ share (e^y − 1) = Σ share (e^y − 1 − y) + Σ share·extra has no negative term.
@@ -191,9 +177,6 @@ def _tilt(share, rest, linear, extra) -> _Own:
     information = np.where(low, share * (finite * (1 + gain) - gain), above).sum(0)
     far = 2 + top + 2 * (tilted * np.abs(y)).sum(0)
     blur = np.where(small, 4 * (information + near), far)
-    if rest.any():  # what K = log(1 + Σ share (e^y − 1)) lacks because the shares are rounded
-        lacking = rest @ tilted - (rest @ share) * np.exp(-log_mass)
-        log_mass, information = log_mass + lacking, information - lacking
     return _Own(log_mass, tilted, share * gain, information, blur)
 
 
