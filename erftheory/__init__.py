@@ -22,16 +22,23 @@ from erftheory.network.layers import (
 
 if TYPE_CHECKING:
     from erftheory import derive, zoo
-    from erftheory.empirical import enumerated, probe_receptive_field, sample
+    from erftheory.comparison import compare
+    from erftheory.empirical import enumerated, gradient_erf, probe_receptive_field, sample
     from erftheory.erf import ERF
+    from erftheory.importers.from_jax import from_jax
+    from erftheory.importers.from_onnx import from_onnx, from_torch
+    from erftheory.theory.advise import advise
     from erftheory.theory.approximations import approximate
     from erftheory.theory.conditions import conditions
     from erftheory.theory.counting import counting
     from erftheory.theory.cumulants import cumulants
+    from erftheory.theory.endpoints import between
     from erftheory.theory.exact import exact
+    from erftheory.theory.grid import exact_units
     from erftheory.theory.interval import receptive_field
     from erftheory.theory.moments import moments
     from erftheory.theory.normality import berry_esseen, local_limit_bound
+    from erftheory.theory.tiling import tiling
 
 __version__ = "0.1.0"
 
@@ -39,16 +46,25 @@ _LAZY = {
     "derive": "erftheory.derive",
     "zoo": "erftheory.zoo",
     "ERF": "erftheory.erf",
+    "advise": "erftheory.theory.advise",
     "approximate": "erftheory.theory.approximations",
     "berry_esseen": "erftheory.theory.normality",
+    "between": "erftheory.theory.endpoints",
+    "compare": "erftheory.comparison",
     "conditions": "erftheory.theory.conditions",
     "counting": "erftheory.theory.counting",
     "cumulants": "erftheory.theory.cumulants",
     "exact": "erftheory.theory.exact",
+    "exact_units": "erftheory.theory.grid",
+    "from_jax": "erftheory.importers.from_jax",
+    "from_onnx": "erftheory.importers.from_onnx",
+    "from_torch": "erftheory.importers.from_onnx",
+    "gradient_erf": "erftheory.empirical",
     "receptive_field": "erftheory.theory.interval",
     "local_limit_bound": "erftheory.theory.normality",
     "moments": "erftheory.theory.moments",
     "sample": "erftheory.empirical",
+    "tiling": "erftheory.theory.tiling",
     "enumerated": "erftheory.empirical",
     "probe_receptive_field": "erftheory.empirical",
 }
@@ -70,19 +86,28 @@ __all__ = [
     "Repeat",
     "Residual",
     "Upsample",
+    "advise",
     "approximate",
     "berry_esseen",
+    "between",
+    "compare",
     "conditions",
     "counting",
     "cumulants",
     "derive",
     "enumerated",
     "exact",
+    "exact_units",
+    "from_jax",
+    "from_onnx",
+    "from_torch",
+    "gradient_erf",
     "local_limit_bound",
     "moments",
     "probe_receptive_field",
     "receptive_field",
     "sample",
+    "tiling",
     "zoo",
 ]
 

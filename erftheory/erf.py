@@ -20,6 +20,8 @@ from erftheory.measures import GaussianFit, Map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from erftheory.comparison import Difference
+
 Signal = Literal["variance", "magnitude", "gradient"]
 ErrorKind = Literal["exact", "relative", "rounding", "approximation", "standard error"]
 DISTANCES = ("total_variation", "kolmogorov", "kullback_leibler")
@@ -323,6 +325,15 @@ class ERF:
         if self.replicates is None:
             raise ValueError(f"measure: got an ERF by {self.method!r}; takes a sampled one")
         return self.replicates.standard_error(measure, *arguments)
+
+    def compare(self, other: ERF) -> Difference:
+        """The difference of two independent ERFs, with 95 % intervals; see `Difference`.
+
+        ERFs that are not sampled count as exact; ValueError for one of unknown error.
+        """
+        from erftheory.comparison import difference
+
+        return difference(self, other)
 
     def plot(self, **options: Any) -> Figure:
         """The journal figure; options as for `plotting.plot_erf`."""

@@ -22,7 +22,7 @@ IDS = (
     "LAT-1", "SGN-1", "DRF-1",
 )  # fmt: skip
 ELSEWHERE = (  # with tests of their own
-    "ACT-2", "ACT-1", "FLU-1", "SKP-2", "EDG-1", "SAD-1", "BE-1",
+    "ACT-2", "ACT-1", "FLU-1", "SKP-2", "EDG-1", "SAD-1", "BE-1", "BND-1",
 )  # fmt: skip
 SAMPLED = "VAR-1,GRW-1,GRW-2,SUB-1,DIL-1,DIL-2,SKP-1,DRP-1,POOL-1"
 

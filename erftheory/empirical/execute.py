@@ -24,6 +24,7 @@ from erftheory.empirical.weights import Params, ones_params
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Concat, Loop, Sum
+from erftheory.network.imported import Scale
 from erftheory.network.layers import (
     Activation,
     AvgPool,
@@ -177,6 +178,8 @@ def _pointwise(op: Layer, x: jax.Array, mode: Mode, key: jax.Array | None) -> ja
             return x
         keep = jax.random.bernoulli(key, 1 - float(op.rate), x.shape)
         return jnp.where(keep, x / (1 - float(op.rate)), jnp.zeros((), x.dtype))
+    if isinstance(op, Scale):
+        return x * jnp.asarray(op.factor, x.dtype)
     if isinstance(op, BatchNorm):
         if mode.statistics == "skip":
             return x

@@ -94,15 +94,25 @@ def enumerated(network: Network, channels: int = 1, seed: int = 0) -> ERF:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the NaN probe found, one entry an axis.
+    """What a probe found, one entry an axis.
 
     Attributes:
       size: input pixels from the first to the last that reach the unit.
-      offset: input index of the first for output index 0 (the convention of `ERF.offset`).
+      offset: of a network, the input index of the first for output index 0 (the convention of
+        `ERF.offset`); None for a function, whose stride nobody declared.
+      first, last: of a function, those input pixels themselves.
+      clipped: True where the field reaches the image's rim and may go on beyond it.
+      holes: of a function, the rows between first and last that do not reach the unit.
+      phases: one `Probe` for each of several units.
     """
 
     size: tuple[int, ...]
-    offset: tuple[int, ...]
+    offset: tuple[int, ...] | None
+    first: tuple[int, ...] | None = None
+    last: tuple[int, ...] | None = None
+    clipped: tuple[bool, ...] = ()
+    holes: tuple[tuple[int, ...], ...] = ()
+    phases: tuple[Probe, ...] = ()
 
 
 def probe_receptive_field(network: Network, channels: int = 2, margin: int = 2) -> Probe:

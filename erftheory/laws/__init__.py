@@ -7,7 +7,7 @@ A law is registered by `@law(id, statement, source)` on a function from a `Conte
 # isort: off
 # The order of these imports is the order of the laws.
 from erftheory.laws import fields, signals, limits, shapes, layers, nonlinear  # noqa: F401
-from erftheory.laws import conditions, fluctuations, residual, asymptotics  # noqa: F401
+from erftheory.laws import conditions, fluctuations, residual, asymptotics, boundary  # noqa: F401
 
 # isort: on
 from erftheory.laws.base import (

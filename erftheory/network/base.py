@@ -88,11 +88,11 @@ class Network:
 
     __rmul__ = __mul__
 
-    def summary(self, signal: str = "variance", init: str = "he"):
+    def summary(self, signal: str = "variance", init: str = "he", spacing=None):
         """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
         from erftheory.theory.summary import summary
 
-        return summary(self, signal=signal, init=init)
+        return summary(self, signal=signal, init=init, spacing=spacing)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -16,9 +16,9 @@ from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.theory import window as windows
 from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolved, steps, work
+from erftheory.theory.endpoints import between, walk_between
 from erftheory.theory.interval import extent, receptive_field
 from erftheory.theory.marginal import Marginal
-from erftheory.theory.reading import prepare
 from erftheory.theory.support import has_gaps, holes
 from erftheory.theory.tilted import Line
 from erftheory.theory.walk import Walk
@@ -35,6 +35,10 @@ def exact(
     unit: str | tuple[int, ...] = "center",
     method: str = "auto",
     window: Any = None,
+    image: int | tuple[int, ...] | None = None,
+    padding_mode: str = "zeros",
+    source: str | None = None,
+    output: str | None = None,
 ) -> ERF:
     """The ERF of one output unit, float64, normalised to sum 1.
 
@@ -43,7 +47,8 @@ def exact(
         the taps as weights.
       init: "he", "lecun" or "xavier" give the gains where branches meet; None counts raw paths.
       unit: index of the output unit, one int an axis; "center" is index 0 of the unbounded
-        plane. It matters for up-sampling networks, where it chooses the output phase.
+        plane. It matters for up-sampling networks, where it chooses the output phase. On an
+        image it is an index of the output grid, and "center" is n // 2 on each axis.
       method: "tilted" (short Fourier transforms of tilted signals, axis by axis) and
         "convolution" (layer by layer, tilted where floats end) know every weight ≥ 0 to nearly
         all its digits; NumPy, with nothing to compile. "spectrum" (one Fourier transform) and
@@ -56,15 +61,38 @@ def exact(
         std"), or a `range` of input pixels, counted like `ERF.offset`. The map is normalised on
         its window; `metadata["inside"]` is the share of the whole signal that it holds, and
         `error.outside` a certified bound for the rest.
+      image: pixels of a finite input, an int or one an axis; None is the unbounded plane. The map
+        has the image's shape and offset 0, `metadata["unit"]` names the unit and
+        `metadata["lost"]` is the share of the signal that the image's rim takes away
+        (docs/finite_images.md). Gains are those of the unbounded plane.
+      padding_mode: on an image, what convolutions and pools read in their paddings: "zeros",
+        "reflect", "replicate" or "circular".
+      source, output: names that `until` takes: the map of a unit of `output` over the pixels of
+        `source`, with the gains of the whole network (`between`); None is the network's end.
 
     Raises:
-      ValueError: an argument out of range, a global operation, signed taps in the variance signal,
-        or a signal of mass 0.
+      ValueError: an argument out of range, a global operation on the unbounded plane, signed taps
+        in the variance signal, a signal of mass 0, an image too small for a layer.
 
     Reference: Luo et al., NIPS 2016, section 2; Daniels 1954 for the tilt.
     """
     one_of("method", method, METHODS)
-    walk = prepare(network, signal, init)
+    if image is not None:
+        if window is not None:
+            raise ValueError(f"window: got {window!r} beside image; takes one of the two")
+        if method != "auto":
+            raise ValueError(f'method: got {method!r} beside image; takes "auto"')
+        if source is not None:
+            raise ValueError(f"source: got {source!r} beside image; takes one of the two")
+        from erftheory.theory.grid import on_image
+
+        return on_image(between(network, None, output), image, unit, signal, init, padding_mode)
+    if padding_mode != "zeros":
+        raise ValueError(
+            f"padding_mode: got {padding_mode!r} without image; takes an image beside it"
+        )
+    network = between(network, source, output)
+    walk = walk_between(network, signal, init)
     reading = _Signed if walk.signed or walk.restricted else _Positive
     return reading(network, walk, signal, unit, method, window).erf()
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.lowering import build
+from erftheory.theory.spacing import Spacing, parse_spacing
 from erftheory.theory.walk import Walk
 
 Span = tuple[tuple[int, int], ...] | None  # (first, last) an axis; None is the empty signal
@@ -68,6 +70,9 @@ class ReceptiveField:
       center: input index of the field's centre for output 0.
       aligned: False if branches with different centres meet.
       phases: with up-sampling, the field of each output phase (row-major), else just this one.
+      lookback: input pixels before the output's own place, stride · index (a signal's past).
+      lookahead: input pixels after it: the latency of a 1-D net, in samples.
+      spacing: distance of pixels in a physical unit, if one was given.
     """
 
     size: tuple[int | float, ...]
@@ -76,25 +81,71 @@ class ReceptiveField:
     center: tuple[float, ...]
     aligned: bool = True
     phases: tuple[ReceptiveField, ...] = field(default=(), repr=False, compare=False)
+    lookback: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
+    lookahead: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
+    spacing: Spacing | None = field(default=None, compare=False)
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """The size in the unit of `spacing`, one entry an axis.
+
+        Raises:
+          ValueError: no spacing was given.
+        """
+        if self.spacing is None:
+            raise ValueError(
+                "spacing: got None; takes receptive_field(network, spacing=...) for lengths"
+            )
+        return self.spacing.of(self.size)
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.size))
         note = "" if self.aligned else ", branches not aligned: their centres differ"
         note += ", unbounded: a global operation sees all" if math.inf in self.size else ""
         stride, padding = (" x ".join(map(str, v)) for v in (self.stride, self.padding))
-        return f"receptive field {size} pixels, stride {stride}, padding {padding}{note}"
+        long = f" ({self.spacing.show(self.size)})" if self.spacing else ""
+        if len(self.size) == 1 and self.lookback:
+            back, ahead = self.lookback[0], self.lookahead[0]
+            note += f", look-back {back}, latency {ahead}"
+            if self.spacing:
+                note += f" ({self.spacing.show([back])}, {self.spacing.show([ahead])})"
+        return f"receptive field {size} pixels{long}, stride {stride}, padding {padding}{note}"
 
 
-def receptive_field(network: Network) -> ReceptiveField:
+def receptive_field(
+    network: Network,
+    source: str | None = None,
+    output: str | None = None,
+    spacing: Any = None,
+) -> ReceptiveField:
     """Size, effective stride, effective padding and centre of the receptive field.
+
+    Args:
+      source: a name that `until` takes: the field in the pixels of that part's output, along the
+        paths through it; None is the network's input.
+      output: a name that `until` takes; None is the network's output.
+      spacing: distance of the pixels the field is counted in: a number or one an axis, or text
+        with a unit ("0.5 mm"). It gives `extent`.
+
+    Raises:
+      ValueError: an unknown name, a source that the output does not read, a bad spacing.
 
     Reference: Araujo, Norris, Sim, "Computing Receptive Fields of CNNs", Distill 2019.
     """
-    stride = tuple(int(r) if r.denominator == 1 else r for r in network.graph.rate)
-    ndim = network.graph.ndim
-    if network.graph.has_global:
-        everywhere = (math.inf,) * ndim
-        return ReceptiveField(everywhere, stride, everywhere, (math.nan,) * ndim)
+    if source is not None or output is not None:
+        from erftheory.theory.endpoints import between
+
+        network = between(network, source, output)
+    graph = network.graph
+    unit = parse_spacing(spacing, graph.ndim)
+    stride = tuple(map(_number, graph.rate))
+    ndim = graph.ndim
+    if graph.has_global:
+        all_of_it = (math.inf,) * ndim
+        unknown = (math.nan,) * ndim
+        return ReceptiveField(
+            all_of_it, stride, all_of_it, unknown, True, (), all_of_it, all_of_it, unit
+        )
     walk = build(network, "gradient")
     found = [
         _phase(walk, phase, stride) for phase in product(*(range(count) for count in walk.phases))
@@ -102,8 +153,19 @@ def receptive_field(network: Network) -> ReceptiveField:
     largest = max(found, key=lambda rf: rf.size)
     size = tuple(max(rf.size[a] for rf in found) for a in range(ndim))
     base = found[0] if found[0].size == size else largest
-    aligned = all(rf.aligned for rf in found)
-    return ReceptiveField(size, stride, base.padding, base.center, aligned, tuple(found))
+    reached = [rf for rf in found if rf.lookback]
+    back, ahead = (
+        tuple(max(getattr(rf, side)[a] for rf in reached) for a in range(ndim)) if reached else ()
+        for side in ("lookback", "lookahead")
+    )
+    return ReceptiveField(
+        size, stride, base.padding, base.center, all(rf.aligned for rf in found), tuple(found),
+        back, ahead, unit,
+    )  # fmt: skip
+
+
+def _number(value: Fraction) -> int | Fraction:
+    return int(value) if value.denominator == 1 else value
 
 
 def _phase(walk: Walk, phase: tuple[int, ...], stride) -> ReceptiveField:
@@ -113,10 +175,14 @@ def _phase(walk: Walk, phase: tuple[int, ...], stride) -> ReceptiveField:
         zero = (0,) * walk.ndim
         return ReceptiveField(zero, stride, zero, (math.nan,) * walk.ndim, algebra.aligned)
     pixels = [(first // f, last // f) for (first, last), f in zip(span, walk.fine)]
+    own = [Fraction(s) * u for s, u in zip(stride, phase)]
     return ReceptiveField(
         tuple(last - first + 1 for first, last in pixels),
         stride,
         tuple(-first for first, _ in pixels),
         tuple((first + last) / 2 for first, last in pixels),
         algebra.aligned,
+        (),
+        tuple(_number(place - first) for place, (first, _) in zip(own, pixels)),
+        tuple(_number(last - place) for place, (_, last) in zip(own, pixels)),
     )

@@ -122,6 +122,8 @@ class _Lowering:
                 '(signed weights belong to signal="gradient")'
             )
         kind = "fixed" if step.kind == "fixed" else "random"
+        if kind == "fixed" and step.kernel.trivial and restrict is None:
+            kind = "plain"  # a crop, a pad, a slice: pixels move together
         factor = (Factor(kernel, spacing),)
         return RawEdge(reader, gain, factor, shift, restrict, kind)
 

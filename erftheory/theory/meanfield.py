@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from erftheory.network import arguments as arg
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
+from erftheory.network.imported import Channels, Scale, Spatial
 from erftheory.network.layers import (
     Activation,
     AvgPool,
@@ -220,6 +221,8 @@ class _Pass:
             node = graph.nodes[index]
             if isinstance(node.op, Conv | ConvTranspose):
                 made = self._convolution(node.op, node.name, graph.ndim, groups, out)
+            elif isinstance(node.op, Channels | Spatial) and node.op.channels is not None:
+                made = _rearranged(node.op, graph.ndim, groups, out)
             else:
                 assert isinstance(node.op, Layer)
                 made = _keeping(node.op, graph.ndim, groups)
@@ -359,6 +362,22 @@ def _keeping(op: Layer, ndim: int, groups: list[Group]) -> tuple[list[Group], li
     return output, links
 
 
+def _rearranged(
+    op: Channels | Spatial, ndim: int, groups: list[Group], out: int
+) -> tuple[list[Group], list]:
+    """Channels left out, or traded for pixels: every entry is passed on once, or not at all."""
+    step = op.step(ndim)
+    gain = Fraction(out, sum(c for c, _ in groups))
+    if step is not None and step.up:
+        gain *= math.prod(step.stride)
+    rows = [(0, g, 0, (gain, root(gain))) for g in range(len(groups))]
+    if len(groups) == 1:
+        return [(out, groups[0][1])], rows
+    second = mean([(c, law.second) for c, law in groups])
+    level = mean([(c, law.level) for c, law in groups])
+    return [(out, dist.gaussian(second, level))], rows
+
+
 def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | None]:
     """Law behind a layer that keeps channels apart, its power gain, and gain as a plain gradient
     where that is not the root (fixed weights)."""
@@ -372,6 +391,9 @@ def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | No
         return out, 1 / (Fraction(variance) if exact else to_float(variance)), None
     if isinstance(op, Dropout):
         return dist.dropped(law, op.rate), 1 / (1 - Fraction(op.rate)), None
+    if isinstance(op, Scale):
+        power = Fraction(op.factor) ** 2
+        return dist.scaled(law, power), power, None
     step = op.step(ndim)
     if step is None:  # a global mean: no gain of its own that a finite map could show
         return law, 1, None
@@ -381,9 +403,12 @@ def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | No
     if isinstance(op, AvgPool):
         share = Fraction(1, len(taps))
         return dist.averaged(law, share), share, 1
-    assert isinstance(op, Upsample)
+    assert isinstance(op, Upsample | Spatial)
+    if step.kind == "routing":
+        return law, 1, None
     squares = sum(t * t for t in taps)
-    return dist.averaged(law, Fraction(squares, math.prod(step.stride))), squares, sum(taps)
+    spread = math.prod(step.stride) if step.up else 1
+    return dist.averaged(law, Fraction(squares, spread)), squares, sum(taps)
 
 
 def _concat(inputs: list[list[Group]]) -> tuple[list[Group], list]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import comb, lcm
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.counting import Counts
-from erftheory.theory.reading import prepare
+from erftheory.theory.endpoints import between, walk_between
+from erftheory.theory.spacing import Spacing, parse_spacing
 from erftheory.theory.walk import Walk
 
 # Σ g(t)·t^r for r = 0 … 4 as numerators over one denominator: a gcd only where it pays
@@ -103,38 +105,63 @@ def _raw(cumulants: Sequence[Fraction]) -> list[Fraction]:
 class Moments:
     """Mean (input pixels, for output 0), variance (pixels²) and excess kurtosis, an entry an axis.
 
-    The kurtosis is None where the variance is 0.
+    The kurtosis is None where the variance is 0. `spacing` is the distance of pixels in a physical
+    unit, if one was given; the numbers stay in pixels, `extent` is the deviation in that unit.
     """
 
     mean: tuple[Fraction, ...]
     variance: tuple[Fraction, ...]
     excess_kurtosis: tuple[Fraction | None, ...]
+    spacing: Spacing | None = None
 
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation in pixels; nan where a signed signal has a negative variance."""
         return tuple(float(v) ** 0.5 if v >= 0 else float("nan") for v in self.variance)
 
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Standard deviation in the unit of `spacing`.
 
-def moments(network: Network, signal: str = "variance", init: str | None = "he") -> Moments:
+        Raises:
+          ValueError: no spacing was given.
+        """
+        if self.spacing is None:
+            raise ValueError("spacing: got None; takes moments(network, spacing=...) for lengths")
+        return self.spacing.of(self.std)
+
+
+def moments(
+    network: Network,
+    signal: str = "variance",
+    init: str | None = "he",
+    source: str | None = None,
+    output: str | None = None,
+    spacing: Any = None,
+) -> Moments:
     """Exact mean, variance and excess kurtosis of the signal on the unbounded plane.
 
     Args:
       signal: "variance" or "gradient".
       init: "he", "lecun", "xavier" (it only matters where branches meet), or None for raw paths.
+      source: a name that `until` takes: the signal at that part's output, in its pixels, along the
+        paths through it; None is the network's input.
+      output: a name that `until` takes; None is the network's output.
+      spacing: distance of the pixels, a number or one an axis, or text with a unit ("0.5 mm").
 
     Raises:
       ValueError: another signal or init, a global operation, signed taps in the variance signal,
-        or a gradient signal of mass 0.
+        a gradient signal of mass 0, an unknown name, a bad spacing.
     """
     if signal == "magnitude":
         raise ValueError(
             'signal: got "magnitude", whose moments are not rational; takes "variance" or '
             '"gradient" (see exact() for the magnitude)'
         )
-    walk = prepare(network, signal, init)
+    walk = walk_between(between(network, source, output), signal, init)
+    unit = parse_spacing(spacing, walk.ndim)
     if walk.restricted:
-        return _from_map(Counts(walk, weighted=True))
+        return replace(_from_map(Counts(walk, weighted=True)), spacing=unit)
     seen: dict[Walk, tuple] = {}
     rows = []
     for axis in range(walk.ndim):
@@ -142,7 +169,7 @@ def moments(network: Network, signal: str = "variance", init: str | None = "he")
         if line not in seen:
             seen[line] = _summary(MomentAlgebra().fold(line)[0], walk.fine[axis])
         rows.append(seen[line])
-    return Moments(*(tuple(column) for column in zip(*rows)))
+    return Moments(*(tuple(column) for column in zip(*rows)), spacing=unit)
 
 
 def _summary(raw: Sequence, fine: int) -> tuple[Fraction, Fraction, Fraction | None]:
@@ -161,4 +188,5 @@ def _from_map(counts: Counts) -> Moments:
         g = counts.marginal(axis)
         t = np.arange(first, first + len(g), dtype=object)
         rows.append(_summary(tuple((np.array(g, dtype=object) * t**r).sum() for r in range(5)), 1))
-    return Moments(*(tuple(column) for column in zip(*rows)))
+    mean, variance, kurtosis = map(tuple, zip(*rows))
+    return Moments(mean, variance, kurtosis)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, GraphNetwork, Input, Loop
 from erftheory.network.layers import Layer
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.moments import moments
+from erftheory.theory.spacing import Spacing, parse_spacing
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,20 @@ class Summary:
 
     signal: str
     rows: tuple[Row, ...]
+    spacing: Spacing | None = None
 
-    header = ("name", "layer", "RF", "jump", "ERF std", "ERF/RF")
+    @property
+    def header(self) -> tuple[str, ...]:
+        names = ("name", "layer", "RF", "jump", "ERF std", "ERF/RF")
+        if self.spacing is None:
+            return names
+        unit = self.spacing.unit or "in units"
+        return (*names, f"RF {unit}", f"ERF std {unit}")
+
+    def _lengths(self, row: Row) -> tuple[tuple[float, ...], ...]:
+        if self.spacing is None:
+            return ()
+        return self.spacing.of(row.receptive_field), self.spacing.of(row.std)
 
     def _cells(self) -> list[tuple[str, ...]]:
         def show(values, form: str) -> str:
@@ -47,6 +61,7 @@ class Summary:
                 show(r.jump, ""),
                 show(r.std, ".3f"),
                 show(r.ratio, ".4f"),
+                *(show(length, ".4g") for length in self._lengths(r)),
             )
             for r in self.rows
         ]
@@ -75,9 +90,16 @@ class Summary:
         return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def summary(network: Network, signal: str = "variance", init: str | None = "he") -> Summary:
-    """Rows for every spatial layer, merge and repetition of the network's graph."""
+def summary(
+    network: Network, signal: str = "variance", init: str | None = "he", spacing: Any = None
+) -> Summary:
+    """Rows for every spatial layer, merge and repetition of the network's graph.
+
+    A network with several outputs (`outputs`, names) has a row for each of them at the end.
+    `spacing` (a number or one an axis, or text such as "0.5 mm") adds lengths in that unit.
+    """
     graph = network.graph
+    unit = parse_spacing(spacing, graph.ndim)
     builder = Builder(graph.ndim)
     builder.nodes = list(graph.nodes)
     rows = []
@@ -86,15 +108,22 @@ def summary(network: Network, signal: str = "variance", init: str | None = "he")
             continue
         if isinstance(node.op, Layer) and node.op.step(graph.ndim) is None and not graph.has_global:
             continue
-        part = GraphNetwork(builder.finish(index))
-        field = receptive_field(part)
-        if math.inf in field.size:
-            std = (math.nan,) * graph.ndim
-        else:
-            std = moments(part, signal, init).std
-        ratio = tuple(s / r for s, r in zip(std, field.size))
         label = f"repeated {node.op.times} times" if isinstance(node.op, Loop) else repr(node.op)
         if not isinstance(node.op, (Layer, Loop)):
             label = type(node.op).__name__.lower()
-        rows.append(Row(node.name, label, field.size, field.stride, std, ratio))
-    return Summary(signal, tuple(rows))
+        part = GraphNetwork(builder.finish(index))
+        rows.append(_row(node.name, label, part, signal, init))
+    outputs: tuple[str, ...] = getattr(network, "outputs", ())
+    if len(outputs) > 1:
+        rows += [_row(name, "output", network.until(name), signal, init) for name in outputs]
+    return Summary(signal, tuple(rows), unit)
+
+
+def _row(name: str, label: str, part: Network, signal: str, init: str | None) -> Row:
+    field = receptive_field(part)
+    if math.inf in field.size:
+        std = (math.nan,) * part.graph.ndim
+    else:
+        std = moments(part, signal, init).std
+    ratio = tuple(s / r for s, r in zip(std, field.size))
+    return Row(name, label, field.size, field.stride, std, ratio)

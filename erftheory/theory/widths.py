@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
+from erftheory.network.imported import Channels, Spatial
 from erftheory.network.layers import Conv, ConvTranspose
+
+_OWN = (Conv, ConvTranspose, Channels, Spatial)  # layers that may say their channels
 
 
 @dataclass
@@ -81,7 +84,7 @@ def _classes(graph: Graph) -> _Classes:
             c.joins[found] = reads
         elif isinstance(op, Loop):
             found = _loop_class(c, op, reads[0], node.name)
-        elif isinstance(op, Conv | ConvTranspose) and op.channels is not None:
+        elif isinstance(op, _OWN) and op.channels is not None:
             found = c.new()
             c.fixed.append((found, op.channels, node.name))
         elif isinstance(op, Conv | ConvTranspose) and op.groups != "depthwise":

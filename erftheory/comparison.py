@@ -1,0 +1,248 @@
+"""Two ERFs side by side: a prediction and a measurement, or two measurements."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from erftheory.erf import ERF
+    from erftheory.network.base import Network
+
+_KNOWN = ("exact", "relative", "rounding")
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """How far two ERFs are apart, with 95 % confidence intervals; lengths in pixels.
+
+    Attributes:
+      std, other_std: the deviations, one entry an axis.
+      difference: std − other_std; `stderr` one standard error of it.
+      interval: (low, high) an axis, by Student's t with Welch's degrees of freedom.
+      total_variation: ½ Σ|p − q|; `noise` is what sampling noise alone would make of it for two
+        equal truths (normal, independent pixels), so that a distance near it says nothing.
+    """
+
+    std: tuple[float, ...]
+    other_std: tuple[float, ...]
+    difference: tuple[float, ...]
+    stderr: tuple[float, ...]
+    interval: tuple[tuple[float, float], ...]
+    total_variation: float
+    noise: float
+
+    @property
+    def significant(self) -> tuple[bool, ...]:
+        """Per axis, whether the interval excludes 0."""
+        return tuple(low > 0 or high < 0 for low, high in self.interval)
+
+    def __str__(self) -> str:
+        lines = [
+            f"axis {axis}: std {a:.4g} - {b:.4g} = {d:+.3g}, 95 % interval "
+            f"[{low:+.3g}, {high:+.3g}] px"
+            for axis, (a, b, d, (low, high)) in enumerate(
+                zip(self.std, self.other_std, self.difference, self.interval)
+            )
+        ]
+        note = f"total variation {self.total_variation:.3g} (noise alone {self.noise:.2g})"
+        return "\n".join([*lines, note])
+
+    __repr__ = __str__
+
+
+def difference(erf: ERF, other: ERF) -> Difference:
+    """The difference of two independent ERFs; exact ones count as free of error.
+
+    Raises:
+      ValueError: another number of axes, or an ERF without a standard error that is not exact.
+    """
+    from scipy.stats import t
+
+    distance = erf.distance(other)  # checks `other`
+    errors = [_error("erf", erf), _error("other", other)]
+    counts = [len(e.replicates.maps) if e.replicates is not None else 2 for e in (erf, other)]
+    gaps, spread, intervals = [], [], []
+    for axis in range(erf.ndim):
+        variances = [side[axis] ** 2 for side in errors]
+        total = sum(variances)
+        gap = erf.std[axis] - other.std[axis]
+        error = math.sqrt(total)
+        freedom = sum(v**2 / (n - 1) for v, n in zip(variances, counts))
+        reach = error * float(t.ppf(0.975, total**2 / freedom)) if freedom > 0 else 0.0
+        gaps.append(gap)
+        spread.append(error)
+        intervals.append((gap - reach, gap + reach))
+    return Difference(
+        erf.std, other.std, tuple(gaps), tuple(spread), tuple(intervals), distance,
+        _noise(erf, other),
+    )  # fmt: skip
+
+
+def _error(name: str, erf: ERF) -> tuple[float, ...]:
+    """Standard error of the deviation, one an axis."""
+    if erf.std_stderr is not None:
+        return erf.std_stderr
+    # One image has a rounding error too, and an unknown one beside it.
+    if erf.error.kind in _KNOWN and erf.method != "measured":
+        return (0.0,) * erf.ndim
+    raise ValueError(
+        f"{name}: got an ERF by {erf.method!r} without a standard error; takes an exact one, or "
+        "one sampled or measured with at least 2 nets or images"
+    )
+
+
+def _noise(erf: ERF, other: ERF) -> float:
+    from erftheory import measures
+
+    errors = [(e.stderr, e) for e in (erf, other) if e.stderr is not None]
+    if not errors:
+        return 0.0
+    window = measures.union(*((e.offset, e.shape) for e in (erf, other)))
+    squares: Any = 0.0
+    for values, e in errors:
+        square = measures.pad(np.square(values), e.offset, *window, 0.0)
+        squares = squares + square
+    return float(np.sqrt(squares).sum() / math.sqrt(2 * math.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A prediction beside a measurement; lengths in input pixels, one entry an axis.
+
+    Attributes:
+      predicted, measured: the two `ERF`s, on the same image and for the same unit.
+      receptive_field: size of the theoretical field (math.inf with a global operation).
+      ratio: measured std / predicted std; `ratio_stderr` its standard error.
+      total_variation, kolmogorov: distances of the maps.
+      inside: share of the measured map within the theoretical field.
+    """
+
+    predicted: ERF
+    measured: ERF
+    receptive_field: tuple[float, ...]
+    ratio: tuple[float, ...]
+    ratio_stderr: tuple[float, ...]
+    total_variation: float
+    kolmogorov: float
+    inside: float
+
+    header = ("axis", "RF", "predicted std", "measured std", "measured/predicted")
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells, one row an axis."""
+        errors = self.measured.std_stderr or (math.nan,) * self.measured.ndim
+        columns = zip(
+            self.receptive_field, self.predicted.std, self.measured.std, errors, self.ratio,
+            self.ratio_stderr,
+        )  # fmt: skip
+        return [
+            (str(axis), str(field), f"{p:.3f}", f"{m:.3f} ± {e:.3f}", f"{r:.3f} ± {s:.3f}")
+            for axis, (field, p, m, e, r, s) in enumerate(columns)
+        ]
+
+    @property
+    def _note(self) -> str:
+        return (
+            f"pixels; {self.measured.signal} signal, {self.measured.samples} images; total "
+            f"variation {self.total_variation:.3f}, Kolmogorov {self.kolmogorov:.3f}; "
+            f"{100 * self.inside:.2f} % of the measured map inside the RF"
+        )
+
+    def __str__(self) -> str:
+        table = [self.header, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths)) for row in table]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], self._note])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{c}</th>" for c in self.header)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
+            for row in self.rows
+        )
+        note = f"<caption>{html.escape(self._note)}</caption>"
+        return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def compare(
+    network: Network,
+    function: Any,
+    images: Any,
+    unit: Any = "center",
+    contribution: str = "squared",
+    *,
+    init: str | None = "he",
+    padding_mode: str = "zeros",
+    **options: Any,
+) -> Comparison:
+    """What theory says of a model's architecture, beside what its gradients on images say.
+
+    The prediction is `exact(network, image=…)` for random weights, in the signal of the
+    contribution (variance for "squared", magnitude for the others); what differs from it is
+    finite width, the images, and training.
+
+    Args:
+      network: the description of `function`'s architecture.
+      function, images, unit, contribution, **options: as for `gradient_erf`; the unit is the same
+        index in both, so the two output grids must agree.
+      init, padding_mode: as for `exact`.
+
+    Raises:
+      ValueError: as `exact` and `gradient_erf`; or a number of axes that is not the network's.
+    """
+    from erftheory.empirical.gradients import gradient_erf
+    from erftheory.network.base import check_network
+    from erftheory.theory.exact import exact
+
+    ndim = check_network("network", network).graph.ndim
+    measured = gradient_erf(function, images, unit, contribution, **options)
+    if measured.ndim != ndim:
+        raise ValueError(f"network: got {ndim} axes; takes {measured.ndim}, as the images have")
+    index = tuple(measured.metadata["unit"])
+    if len(index) != ndim:
+        raise ValueError(f"unit: got {index}; takes {ndim} entries, as the network's output has")
+    predicted = exact(
+        network, measured.signal, init, index, image=measured.shape, padding_mode=padding_mode
+    )
+    return beside(network, predicted, measured)
+
+
+def beside(network: Network, predicted: ERF, measured: ERF) -> Comparison:
+    """The `Comparison` of a prediction and a measurement that exist already."""
+    from erftheory.theory.interval import receptive_field
+
+    errors = measured.std_stderr or (math.nan,) * measured.ndim
+    return Comparison(
+        predicted=predicted,
+        measured=measured,
+        receptive_field=receptive_field(network).size,
+        ratio=tuple(_over(m, p) for m, p in zip(measured.std, predicted.std)),
+        ratio_stderr=tuple(_over(e, p) for e, p in zip(errors, predicted.std)),
+        total_variation=predicted.distance(measured),
+        kolmogorov=predicted.distance(measured, "kolmogorov"),
+        inside=_inside(predicted, measured),
+    )
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else math.nan
+
+
+def _inside(predicted: ERF, measured: ERF) -> float:
+    """Share of the measured map in the box of the theoretical field."""
+    box = predicted.box
+    if box is None:
+        return math.nan
+    cut = []
+    for (first, last), offset, n in zip(box, measured.offset, measured.shape):
+        pixels = np.arange(n) + offset
+        cut.append(np.flatnonzero((pixels >= first) & (pixels <= last)))
+    return float(measured.map[np.ix_(*cut)].sum())

@@ -1,0 +1,137 @@
+"""A network from any traceable JAX function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from erftheory.importers.assemble import HOLD, Assembler
+from erftheory.importers.constants import given
+from erftheory.importers.jaxpr import Reader, SpatialAxes
+from erftheory.importers.signals import BATCH, CHANNEL, Atom, Global, Signal, Value
+from erftheory.network.arguments import one_of
+from erftheory.network.imported import ImportedNetwork
+
+
+def from_jax(
+    function: Callable[..., Any],
+    *examples: Any,
+    spatial_axes: Sequence[int] | None = None,
+    image: int = 0,
+    hold: str = "statistics",
+    rules: Mapping[str, Any] | None = None,
+    intermediates: bool = False,
+) -> ImportedNetwork:
+    """The network that a JAX function computes, read from its jaxpr; nothing is executed.
+
+    Any library works whose models trace: plain JAX, Equinox, Flax, Haiku, Keras 3 on JAX.
+
+    Args:
+      function: called on `examples`, must be traceable by `jax.make_jaxpr`.
+      examples: arrays or `jax.ShapeDtypeStruct`; pytrees (parameters) are welcome.
+      spatial_axes: dimensions of the image that are pixels, in order (height before width); None
+        takes them from the dimension numbers of the first convolution or pooling.
+      image: which of the examples is the image.
+      hold: which reductions over the image are constants: "statistics" (means and variances that
+        a normalisation divides by, as in inference), "global" (squeeze-and-excitation and
+        pooling branches too), or "none". What is not held makes the receptive field unbounded;
+        `.notes` of the result says what was decided.
+      rules: what operations that the reader does not know do, by primitive or by the name of a
+        jitted function: "identity" (acts on each pixel alone) or a `Network`, such as `Conv(3)`.
+      intermediates: the function returns (output, named intermediates); these become endpoints.
+
+    Returns:
+      a network whose endpoints (`until`) are the model's named scopes and its outputs.
+
+    Raises:
+      ValueError: an operation that has no reading; the message names it, its shapes, the line of
+        the model, and how to give a rule. Also: no spatial axes found, or no path from the image.
+    """
+    import jax
+
+    one_of("hold", hold, HOLD)
+    if not examples:
+        raise ValueError("examples: got none; takes the function's arguments, the image first")
+    if not 0 <= image < len(examples) or len(jax.tree.leaves(examples[image])) != 1:
+        raise ValueError(
+            f"image: got {image}; takes the position of an example that is one array, "
+            f"0 to {len(examples) - 1}"
+        )
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
+    leaves = [jax.tree.leaves(e) for e in examples]
+    place = sum(map(len, leaves[:image]))
+    flat = [leaf for part in leaves for leaf in part]
+    names = _names(shapes, intermediates)
+    shape = tuple(closed.jaxpr.invars[place].aval.shape)
+    axes = _spatial_axes(spatial_axes, closed, flat, place, shape, rules)
+    assembler = Assembler(len(axes), hold)
+    found, marks = _read(closed, flat, place, shape, axes, assembler, rules)
+    return _network(assembler, names, found, marks)
+
+
+def _spatial_axes(asked, closed, flat, place, shape, rules) -> tuple[int, ...]:
+    if asked is not None:
+        axes = tuple(int(a) % max(1, len(shape)) for a in asked)
+        if not 1 <= len(axes) <= 3 or len(set(axes)) < len(axes):
+            raise ValueError(f"spatial_axes: got {asked!r}; takes 1 to 3 dimensions of {shape}")
+        return axes
+    try:  # every dimension is a candidate until a window says which ones it slides over
+        every = tuple(range(len(shape)))
+        _read(closed, flat, place, shape, every, Assembler(len(shape), "statistics"), rules, True)
+    except SpatialAxes as found:
+        return found.axes
+    except ValueError:
+        pass
+    raise ValueError(
+        "spatial_axes: got None, and no convolution or pooling reads the image; takes the "
+        f"dimensions of {shape} that are pixels"
+    )
+
+
+def _read(closed, flat, place, shape, axes, assembler, rules, search: bool = False):
+    dims = []
+    for i, n in enumerate(shape):
+        if i in axes:
+            dims.append((Atom(axes.index(i), 1, n),))
+        else:
+            dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
+    values: list[Value] = [given(leaf) for leaf in flat]
+    values[place] = Signal(0, tuple(dims))
+    reader = Reader(assembler, dict(rules or {}), search)
+    return reader.run(closed.jaxpr, [given(c) for c in closed.consts], values), reader.marks
+
+
+def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
+    """Name of each leaf of the result, and whether it is an output."""
+    import jax
+
+    if intermediates and not (isinstance(shapes, (tuple, list)) and len(shapes) == 2):
+        raise ValueError(
+            "intermediates: got True for a function of one result; takes a function that returns "
+            "(output, intermediates)"
+        )
+    rows = []
+    for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]:
+        keys = [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path]
+        output = not intermediates or keys[0] == "0"
+        name = "/".join(keys[1:] if intermediates else keys) or "output"
+        rows.append((name, output))
+    return rows
+
+
+def _network(assembler, names, found, marks) -> ImportedNetwork:
+    outputs, extra = {}, {}
+    for (name, output), value in zip(names, found):
+        if isinstance(value, Signal):
+            node = assembler.flush(value).node
+        elif isinstance(value, Global):
+            node = assembler.add_global(value)
+        else:
+            continue
+        (outputs if output else extra)[name] = node
+    if not outputs:
+        raise ValueError("function: got outputs that do not depend on the image; takes a network")
+    marks = {k: v for k, v in marks.items() if v > 0}
+    return ImportedNetwork(
+        assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes
+    )

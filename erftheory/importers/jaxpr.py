@@ -1,0 +1,300 @@
+"""Reads the equations of a jaxpr, in order; operations that move pixels are in movement.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from erftheory.importers import movement, windows
+from erftheory.importers.assemble import KNOWN, Assembler
+from erftheory.importers.constants import computed, given, lazy
+from erftheory.importers.signals import (
+    CHANNEL,
+    Constant,
+    Global,
+    Signal,
+    Unreadable,
+    Value,
+    plain,
+)
+from erftheory.importers.windows import SpatialAxes
+from erftheory.network.base import Network
+from erftheory.network.graph import Concat
+
+__all__ = ["Reader", "SpatialAxes"]
+
+LONGEST = 1024  # iterations of a scan that are read one by one
+NAMES = {**KNOWN, "relu6": "relu", "swish": "silu"}
+NEARLY = {"hard_silu": "silu", "hard_swish": "silu", "hard_sigmoid": "sigmoid"}
+
+LINEAR = (
+    "neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "real", "reduce_precision",
+    "device_put", "sharding_constraint", "name", "pvary", "optimization_barrier",
+)  # fmt: skip
+CURVES = {
+    "tanh": "tanh", "logistic": "sigmoid", "abs": "abs", "erf": "erf", "erfc": "erf",
+    "sqrt": "sqrt", "rsqrt": "rsqrt",
+}  # fmt: skip
+OTHER = (
+    "exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
+    "cosh", "asinh", "acosh", "atanh", "floor", "ceil", "round", "sign", "is_finite", "not",
+    "square", "cbrt", "erf_inv", "lgamma", "digamma", "imag", "conj", "population_count", "clz",
+)  # fmt: skip
+BINARY = (
+    "add", "add_any", "sub", "mul", "div", "max", "min", "pow", "atan2", "rem", "nextafter", "eq",
+    "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shift_left", "shift_right_logical",
+    "shift_right_arithmetic", "complex",
+)  # fmt: skip
+REDUCTIONS = {
+    "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "max", "reduce_prod": "sum",
+    "reduce_and": "max", "reduce_or": "max", "reduce_xor": "max", "argmax": "max",
+    "argmin": "max",
+}  # fmt: skip
+ALONG = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+
+
+class Reader:
+    """Goes through a jaxpr with an `Assembler`; `marks` are the named scopes it met."""
+
+    def __init__(self, assembler: Assembler, rules: dict[str, Any], search: bool = False):
+        self.assembler, self.rules, self.search = assembler, rules, search
+        self.marks: dict[str, int] = {}
+
+    def run(self, jaxpr: Jaxpr, consts: Sequence[Value], values: Sequence[Value]) -> list[Value]:
+        env: dict[Any, Value] = dict(zip(jaxpr.constvars, consts))
+        env.update(zip(jaxpr.invars, values))
+        outer = self.assembler.scope
+
+        def read(atom: Any) -> Value:
+            return given(np.asarray(atom.val)) if isinstance(atom, Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            inputs = [read(v) for v in eqn.invars]
+            inner = str(eqn.source_info.name_stack)
+            self.assembler.scope = "/".join(s for s in (outer, inner) if s)
+            for var, value in zip(eqn.outvars, self._equation(eqn, inputs)):
+                env[var] = value
+                if isinstance(value, Signal) and self.assembler.scope:
+                    self._mark(value.node)
+        self.assembler.scope = outer
+        return [read(v) for v in jaxpr.outvars]
+
+    def _mark(self, node: int) -> None:
+        scope = self.assembler.scope
+        while scope:
+            self.marks[scope] = node
+            scope = scope.rpartition("/")[0]
+
+    def _equation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
+        constants = [v for v in inputs if isinstance(v, Constant)]
+        if len(constants) == len(inputs):
+            return computed(eqn, constants)
+        if all(0 in v.aval.shape for v in eqn.outvars):
+            return [Constant(tuple(v.aval.shape)) for v in eqn.outvars]
+        name = str(eqn.params.get("name", "")) or eqn.primitive.name
+        try:
+            for key in (name, eqn.primitive.name):
+                if key in self.rules:
+                    return self._own(key, eqn, inputs)
+            found = self._call(eqn, name, inputs)
+            return self._operation(eqn, inputs) if found is None else found
+        except SpatialAxes:
+            raise
+        except Unreadable as why:
+            line = _line(eqn)
+            if why.operation is None:
+                shapes = ", ".join(str(getattr(v.aval, "shape", "")) for v in eqn.invars)
+                raise Unreadable(str(why), (name, shapes), line) from None
+            if why.line or not line:  # a jitted function is traced once, without its caller's line
+                raise
+            raise Unreadable(why.why, why.operation, line) from None
+
+    # ---- calls ------------------------------------------------------------------------------
+
+    def _call(self, eqn: Any, name: str, inputs: list[Value]) -> list[Value] | None:
+        primitive, params = eqn.primitive.name, eqn.params
+        if primitive == "scan":
+            return self._scan(params, inputs)
+        if primitive == "cond":
+            return self._cond(params, inputs)
+        if primitive == "while":
+            raise Unreadable("a loop whose length is not known")
+        body = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+        if body is None:
+            return None
+        signals = [v for v in inputs if not isinstance(v, Constant)]
+        if len(signals) == 1 and len(eqn.outvars) == 1:
+            if name in NEARLY and isinstance(signals[0], Signal):
+                self.assembler.note(f"{name} taken as {NEARLY[name]}")
+            curve = NAMES.get(name) or NEARLY.get(name)
+            if curve is not None:
+                return [self.assembler.pointwise(signals[0], curve)]
+        return self._inside(body, inputs)
+
+    def _inside(self, body: Any, inputs: Sequence[Value]) -> list[Value]:
+        if isinstance(body, ClosedJaxpr):
+            return self.run(body.jaxpr, [given(c) for c in body.consts], inputs)
+        return self.run(body, [], inputs)
+
+    def _scan(self, params: Any, inputs: list[Value]) -> list[Value]:
+        fixed, carried = params["num_consts"], params["num_carry"]
+        consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
+        rows = inputs[fixed + carried :]
+        if params["length"] > LONGEST:
+            raise Unreadable(f"a scan of {params['length']} steps, more than {LONGEST}")
+        if any(not isinstance(row, Constant) for row in rows):
+            raise Unreadable("a scan along the image")
+        order = range(params["length"])
+        out: list[Value] = []
+        every: list[list[Value]] = []
+        for t in reversed(order) if params["reverse"] else order:
+            each = [_row(row, t) for row in rows if isinstance(row, Constant)]
+            out = self._inside(params["jaxpr"], [*consts, *carry, *each])
+            carry = out[:carried]
+            every.append(out[carried:])
+        return [*carry, *(self._stacked(list(values)) for values in zip(*every))]
+
+    def _stacked(self, values: list[Value]) -> Value:
+        """What the steps of a scan give, as channels of one value."""
+        if not isinstance(values[0], Signal):
+            return values[0]
+        make = self.assembler
+        signals = [make.flush(v) for v in values if isinstance(v, Signal)]
+        node = make.add(Concat(), *(s.node for s in signals))
+        return Signal(node, (plain(CHANNEL, len(signals)), *signals[0].dims))
+
+    def _cond(self, params: Any, inputs: list[Value]) -> list[Value]:
+        index, branches = inputs[0], params["branches"]
+        known = index.get() if isinstance(index, Constant) else None
+        if known is not None:
+            return self._inside(branches[int(known)], inputs[1:])
+        found = [self._inside(branch, inputs[1:]) for branch in branches]
+        joined = []
+        for values in zip(*found):
+            pixels = [v for v in values if not isinstance(v, Constant)]
+            joined.append(self.assembler.merge("select", *pixels) if pixels else values[0])
+        return joined
+
+    def _own(self, key: str, eqn: Any, inputs: list[Value]) -> list[Value]:
+        rule = self.rules[key]
+        rule = rule(eqn) if callable(rule) and not isinstance(rule, Network) else rule
+        signals = [v for v in inputs if not isinstance(v, Constant)]
+        if isinstance(rule, Network):
+            if len(signals) != 1 or not isinstance(signals[0], Signal):
+                raise Unreadable("a network as the rule of an operation on several values")
+            return [windows.described(self.assembler, signals[0], rule, v) for v in eqn.outvars]
+        if rule != "identity":
+            raise ValueError(f'rules[{key!r}]: got {rule!r}; takes "identity" or a network')
+        value = self.assembler.merge("other", *signals)
+        if isinstance(value, Signal) and value.shape != tuple(eqn.outvars[0].aval.shape):
+            shape = tuple(eqn.outvars[0].aval.shape)
+            raise Unreadable(f"the rule identity between shapes {value.shape} and {shape}")
+        return [value] * len(eqn.outvars)
+
+    # ---- operations -------------------------------------------------------------------------
+
+    def _operation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
+        name, params, make = eqn.primitive.name, eqn.params, self.assembler
+        if name in LINEAR:
+            return [make.pointwise(v, "linear") for v in inputs]
+        if name in CURVES:
+            return [make.pointwise(inputs[0], CURVES[name])]
+        if name in OTHER:
+            return [make.pointwise(inputs[0], "other")]
+        if name == "integer_pow":
+            if params["y"] < 0:
+                return [make.inverted(inputs[0])]
+            return [make.pointwise(inputs[0], "other")]
+        if name in BINARY:
+            return [self._binary(name, inputs)]
+        if name == "clamp":
+            value = inputs[1]
+            kept = isinstance(value, Signal) and value.tag == "relu"
+            return [make.pointwise(value, "linear" if kept else "other")]
+        if name == "select_n":
+            return [self._select(inputs)]
+        if name in REDUCTIONS:
+            axes = params["axes"]
+            return [make.reduce(inputs[0], axes, REDUCTIONS[name])]
+        if name in ALONG or name == "sort":
+            return self._along(name, params, inputs)
+        rule: Callable | None = movement.RULES.get(name) or windows.RULES.get(name)
+        if rule is None:
+            raise Unreadable("an operation without a rule")
+        found = rule(make, eqn, inputs, self.search)
+        return found if isinstance(found, list) else [found]
+
+    def _along(self, name: str, params: Any, inputs: list[Value]) -> list[Value]:
+        axis = params.get("axis", params.get("dimension"))
+        for value in inputs:
+            if isinstance(value, Signal) and any(a.axis >= 0 for a in value.dims[axis]):
+                raise Unreadable("an operation that runs along the whole image")
+        return [self.assembler.pointwise(v, "other") for v in inputs]
+
+    def _binary(self, name: str, inputs: list[Value]) -> Value:
+        make = self.assembler
+        a, b = inputs
+        if not isinstance(a, Constant) and not isinstance(b, Constant):
+            kind = name if name in ("add", "sub", "mul", "div") else "other"
+            return make.merge("add" if name == "add_any" else kind, a, b)
+        first = not isinstance(a, Constant)
+        value, other = (a, b) if first else (b, a)
+        assert isinstance(other, Constant)
+        value = windows.widened(value, other)
+        if name in ("add", "add_any", "sub"):
+            return make.pointwise(value, "linear")
+        if name == "mul" or (name == "div" and first):
+            return make.scaled(value, other, divide=name == "div")
+        if name == "div":
+            return make.inverted(value)
+        if name in ("max", "min", "pow"):
+            return make.pointwise(value, _against(name, value, other))
+        return make.pointwise(value, "other")
+
+    def _select(self, inputs: list[Value]) -> Value:
+        which, *cases = inputs
+        values = [v for v in cases if not isinstance(v, Constant)]
+        make = self.assembler
+        if isinstance(which, Constant):
+            return values[0] if len(values) == 1 else make.merge("select", *values)
+        if isinstance(which, Global):
+            return make.merge("mul", *values, which) if values else which
+        value = make.merge("select", *values) if values else which
+        if isinstance(value, Signal) and value.node == which.node:
+            return make.pointwise(value, "other")
+        return make.merge("other", value, which)
+
+
+def _against(name: str, value: Value, constant: Constant) -> str:
+    """What max, min or pow with a constant does to a signal."""
+    known = constant.get() if constant.shape == () or np.prod(constant.shape) == 1 else None
+    number = None if known is None else float(np.ravel(known)[0])
+    if name == "pow":
+        return {0.5: "sqrt", -0.5: "rsqrt"}.get(number or 0.0, "other")
+    if isinstance(value, Global) or (isinstance(value, Signal) and value.tag in ("stat", "sstat")):
+        return "linear"
+    if name == "max" and number == 0:
+        return "relu"
+    kept = isinstance(value, Signal) and value.tag == "relu" and name == "min"
+    return "linear" if kept else "other"
+
+
+def _row(rows: Constant, index: int) -> Constant:
+    def get():
+        known = rows.get()
+        return None if known is None else known[index]
+
+    return lazy(rows.shape[1:], get)
+
+
+def _line(eqn: Any) -> str:
+    """File and line of the model that made an equation, "" where that is not known."""
+    frames = getattr(eqn.source_info.traceback, "frames", None) or []
+    for frame in frames:
+        place = frame.file_name.replace("\\", "/")
+        if not any(part in place for part in ("/jax/", "/erftheory/importers/", "/jaxlib/")):
+            return f"{place.rsplit('/', 1)[-1]}:{frame.line_num}"
+    return ""

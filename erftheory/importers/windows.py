@@ -1,0 +1,318 @@
+"""Rules for what slides over the image: convolutions, pooling, contractions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from erftheory.importers.assemble import Assembler
+from erftheory.importers.resample import steps
+from erftheory.importers.signals import (
+    CHANNEL,
+    COPY,
+    Constant,
+    Dim,
+    Global,
+    Signal,
+    Unreadable,
+    Value,
+    length,
+    plain,
+    spatial,
+)
+from erftheory.network.base import Network
+from erftheory.network.graph import Builder
+from erftheory.network.kernel import Kernel
+from erftheory.network.layers import AvgPool, MaxPool, Step
+
+
+class SpatialAxes(Exception):
+    """Ends the search for spatial axes: the input dimensions that a window slides over."""
+
+    def __init__(self, axes: tuple[int, ...]):
+        self.axes = axes
+
+
+def widened(value: Value, other: Constant) -> Value:
+    """A signal whose dimensions of size 1 a constant's broadcast stretches."""
+    if not isinstance(value, Signal) or len(other.shape) != len(value.dims):
+        return value
+    dims = tuple(
+        plain(CHANNEL if not d else COPY, n) if n > 1 and length(d) == 1 and not spatial(d) else d
+        for d, n in zip(value.dims, other.shape)
+    )
+    return value if dims == value.dims else replace(value, dims=dims)
+
+
+def _found(signal: Signal, places: Sequence[int]) -> None:
+    axes = tuple(a.axis for p in places for a in signal.dims[p] if a.axis >= 0)
+    if axes and len(axes) <= 3:
+        raise SpatialAxes(axes)
+
+
+def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
+    image, weights = inputs
+    if not isinstance(weights, Constant):
+        if isinstance(image, Constant):
+            raise Unreadable("a convolution of a constant with the image as its weights")
+        if isinstance(weights, Signal) or isinstance(image, Global):
+            return make.mixed_pixels(image, weights)
+        make.note("weights that depend on the whole image")
+        return make.merge("mul", _conv(make, eqn, image, search), weights)
+    if isinstance(image, Global):
+        return replace(image, mixed=True)
+    assert isinstance(image, Signal)
+    return _conv(make, eqn, image, search)
+
+
+def _conv(make: Assembler, eqn: Any, image: Signal, search: bool) -> Signal:
+    params, numbers = eqn.params, eqn.params["dimension_numbers"]
+    batch, feature, *places = numbers.lhs_spec
+    if search:
+        _found(image, places)
+    if params["batch_group_count"] != 1:
+        raise Unreadable("a convolution with groups of batches")
+    kernel = [eqn.invars[1].aval.shape[d] for d in numbers.rhs_spec[2:]]
+    channels = eqn.invars[1].aval.shape[numbers.rhs_spec[0]]
+    rows = [
+        (place, k, s, up, d, pads)
+        for place, k, s, up, d, pads in zip(
+            places, kernel, params["window_strides"], params["lhs_dilation"],
+            params["rhs_dilation"], params["padding"],
+        )
+    ]  # fmt: skip
+    shape = eqn.outvars[0].aval.shape
+    sizes = {p: shape[o] for p, o in zip(places, numbers.out_spec[2:])}
+    if any(a.axis >= 0 and a.size > 1 for a in image.dims[batch]):
+        raise Unreadable("a convolution of blocks of the image (space to batch)")
+    image = make.flush(make.settle(image))
+    found = slide(make, image, rows, sizes, channels, params["feature_group_count"])
+    dims: list[Dim] = [()] * len(shape)
+    for source, target in zip(numbers.lhs_spec, numbers.out_spec):
+        dims[target] = found.dims[source]
+    dims[numbers.out_spec[1]] = plain(CHANNEL, channels)
+    return replace(found, dims=tuple(dims))
+
+
+def slide(
+    make: Assembler, image: Signal, rows: Sequence[tuple], sizes: dict[int, int],
+    channels: int, groups: int,
+) -> Signal:  # fmt: skip
+    """Convolves along array dimensions; rows are (dimension, k, stride, up, dilation, pads)."""
+    n = make.ndim
+    kernel, stride, dilation, lift = [1] * n, [1] * n, [1] * n, [1] * n
+    pads, extent = [(0, 0)] * n, [image.size(a) for a in range(n)]
+    for place, k, s, up, d, pad in rows:
+        if not spatial(image.dims[place]):
+            continue  # along channels, or a dimension of size 1: no pixel moves
+        axis = image.dims[place][0].axis
+        kernel[axis], stride[axis], dilation[axis], lift[axis] = map(int, (k, s, d, up))
+        pads[axis], extent[axis] = (int(pad[0]), int(pad[1])), sizes[place]
+    shape = tuple(kernel)
+    if max(lift) == 1:
+        before, after = tuple(p[0] for p in pads), tuple(p[1] for p in pads)
+        rule = Step(Kernel(shape), tuple(stride), tuple(dilation), before, after)
+        return make.convolution(image, rule, extent, channels, groups)
+    # input i writes to up·i + d·a − p, with the taps counted backwards
+    span = [d * (k - 1) for d, k in zip(dilation, kernel)]
+    before = tuple(s - p[0] for s, p in zip(span, pads))
+    after = tuple(s - p[1] for s, p in zip(span, pads))
+    rule = Step(Kernel(shape), tuple(lift), tuple(dilation), before, after, up=True)
+    fine = [
+        u * (image.size(a) - 1) + 1 + sum(p) - s
+        for a, (u, p, s) in enumerate(zip(lift, pads, span))
+    ]
+    found = make.convolution(image, rule, fine, channels, groups)
+    if max(stride) > 1:
+        still = (0,) * n
+        found = make.moved(found, still, still, tuple(stride), extent)
+    return found
+
+
+def pooling(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
+    image, params = inputs[0], eqn.params
+    kind = "max" if eqn.primitive.name != "reduce_window_sum" else "sum"
+    if not isinstance(image, Signal):
+        return image
+    window, strides = params["window_dimensions"], params["window_strides"]
+    busy = [i for i, (k, s) in enumerate(zip(window, strides)) if k > 1 or s > 1]
+    if search and busy:
+        _found(image, busy)
+    if any(b != 1 for b in params["base_dilation"]):
+        raise Unreadable("a pooling of a dilated image")
+    rows = [
+        (i, window[i], strides[i], params["window_dilation"][i], params["padding"][i])
+        for i in range(len(window))
+    ]
+    return pool(make, image, rows, eqn.outvars[0].aval.shape, kind)
+
+
+def pool(
+    make: Assembler, image: Signal, rows: Sequence[tuple], shape: Sequence[int], kind: str
+) -> Signal:
+    """Slides a "max", "sum" or "mean"; rows are (dimension, k, stride, dilation, pads)."""
+    if all(k == s == 1 and not any(pads) for _, k, s, _, pads in rows):
+        return image
+    image = make.flush(make.settle(image))
+    n = make.ndim
+    kernel, stride, dilation = [1] * n, [1] * n, [1] * n
+    pads, sizes = [(0, 0)] * n, [image.size(a) for a in range(n)]
+    dims = list(image.dims)
+    for place, k, s, d, pad in rows:
+        dim = image.dims[place]
+        if spatial(dim):
+            axis = dim[0].axis
+            kernel[axis], stride[axis], dilation[axis] = map(int, (k, s, d))
+            pads[axis], sizes[axis] = (int(pad[0]), int(pad[1])), shape[place]
+        elif k > 1 or s > 1 or any(pad):
+            dims[place] = plain(CHANNEL, shape[place])  # over channels: no pixel moves
+    if max(kernel) == max(stride) == 1 and not any(map(any, pads)):
+        return make.select(image, tuple(dims))
+    low = tuple(min(0, p[0]) for p in pads)
+    high = tuple(min(0, p[1]) for p in pads)
+    if any(low) or any(high):
+        inner = [image.size(a) + low[a] + high[a] for a in range(n)]
+        image = make.moved(image, low, high, (1,) * n, inner)
+    outer = tuple((max(0, p[0]), max(0, p[1])) for p in pads)
+    padding = outer if any(map(any, outer)) else 0
+    arguments = tuple(kernel), tuple(stride), 1 if max(dilation) == 1 else tuple(dilation), padding
+    op = MaxPool(*arguments) if kind == "max" else AvgPool(*arguments)
+    node = make.add(op, image.node)
+    scale = float(math.prod(kernel)) if kind == "sum" else 1.0
+    return Signal(node, make.resized(dims, sizes), scale=scale)
+
+
+def contraction(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
+    numbers, shape = eqn.params["dimension_numbers"], eqn.outvars[0].aval.shape
+    return contracted(make, inputs[0], inputs[1], numbers, shape)
+
+
+def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int]) -> Value:
+    """A product summed over dimensions; `numbers` are those of `lax.dot_general`."""
+    (left, right), (left_batch, right_batch) = numbers
+    if not isinstance(a, Constant) and not isinstance(b, Constant):
+        return _both(make, a, b, numbers, shape)
+    first = not isinstance(a, Constant)
+    value, other = (a, b) if first else (b, a)
+    axes, batch = (left, left_batch) if first else (right, right_batch)
+    matrix_axes = (*right, *right_batch) if first else (*left, *left_batch)
+    assert isinstance(other, Constant)
+    free = [n for i, n in enumerate(other.shape) if i not in matrix_axes]
+    if isinstance(value, Global):
+        return replace(value, mixed=True)
+    assert isinstance(value, Signal)
+    kept = [i for i in range(len(value.dims)) if i not in axes]
+    resized = _resize(make, value, other, axes, right if first else left, batch)
+    if resized is not None:
+        found, new = resized, [resized.dims[axes[0]]]
+        rest = {i: found.dims[i] for i in kept}
+    else:
+        dense = make.dense(value, axes, free)
+        if not isinstance(dense, Signal):
+            return dense
+        found = dense
+        rest = dict(zip(kept, found.dims))
+        new = list(found.dims[len(kept) :])
+    heads = [rest[i] for i in batch]
+    tail = [rest[i] for i in kept if i not in batch]
+    dims = (*heads, *tail, *new) if first else (*heads, *new, *tail)
+    return replace(found, dims=tuple(dims))
+
+
+def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal | None:
+    """Contraction of one axis of the image with a known matrix, if it is one."""
+    if len(axes) != 1 or batch or len(other.shape) != 2:
+        return None
+    dim = value.dims[axes[0]]
+    if len(dim) != 1 or dim[0].axis < 0 or dim[0].size != value.size(dim[0].axis):
+        return None
+    known = other.get()
+    if known is None:
+        return None
+    matrix = np.asarray(known, dtype=np.float64)
+    matrix = matrix.T if along[0] == 0 else matrix
+    if min(matrix.shape) > 1 and np.count_nonzero(matrix) > matrix.size // 2 > 8:
+        return None  # dense: every output reads the whole image
+    return resize(make, value, dim[0].axis, matrix)
+
+
+def resize(make: Assembler, value: Signal, axis: int, matrix: np.ndarray) -> Signal:
+    """An axis of the image times a matrix (outputs, inputs)."""
+    found = value
+    sizes = [value.size(a) for a in range(make.ndim)]
+    for rule, label in steps(make.ndim, axis, matrix):
+        # between the two steps of a rational ratio the size is not the output's
+        sizes[axis] = matrix.shape[0] if not rule.up or max(rule.stride) == 1 else -1
+        if sizes[axis] < 0:
+            sizes[axis] = matrix.shape[1] * rule.stride[axis]
+        found = make.window(found, rule, sizes, label)
+    sizes[axis] = matrix.shape[0]
+    return replace(found, dims=make.resized(found.dims, sizes))
+
+
+def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int]) -> Value:
+    """Contraction of two values that depend on the image."""
+    (left, right), (left_batch, right_batch) = numbers
+    if not (isinstance(a, Signal) and isinstance(b, Signal)):
+        pixels = next((v for v in (a, b) if isinstance(v, Signal)), None)
+        if pixels is None:
+            return make.mixed_pixels(a, b)
+        axes = left if pixels is a else right
+        held = b if pixels is a else a
+        if any(spatial(pixels.dims[i]) for i in axes):
+            return make.mixed_pixels(a, b)
+        batch = left_batch if pixels is a else right_batch
+        heads = [pixels.dims[i] for i in batch]
+        tail = [d for i, d in enumerate(pixels.dims) if i not in (*axes, *batch)]
+        extra = len(shape) - len(heads) - len(tail)
+        free = shape[-extra:] if pixels is a else shape[len(heads) : len(heads) + extra]
+        new = [plain(CHANNEL, n) for n in (free if extra else ())]
+        dims = (*heads, *tail, *new) if pixels is a else (*heads, *new, *tail)
+        mixed = make.merge("mul", make.select(pixels, dims), replace(held, mixed=True))  # type: ignore[arg-type]
+        return mixed
+    if _aligned(a, left_batch) and _aligned(b, right_batch):
+        heads = [a.dims[i] for i in left_batch]
+        rest = [d for i, d in enumerate(a.dims) if i not in (*left, *left_batch)]
+        more = [d for i, d in enumerate(b.dims) if i not in (*right, *right_batch)]
+        dims = (*heads, *rest, *more)
+        thin = tuple(d if spatial(d) else () for d in dims)
+        joined = make.merge("mul", replace(a, dims=thin, parts=()), replace(b, dims=thin, parts=()))
+        assert isinstance(joined, Signal)
+        return replace(joined, dims=dims)
+    return make.attention(a, b, numbers)
+
+
+def _aligned(signal: Signal, batch: Sequence[int]) -> bool:
+    """True if all pixels lie in batch dimensions: each pixel is contracted alone."""
+    return not any(spatial(d) for i, d in enumerate(signal.dims) if i not in batch)
+
+
+def described(make: Assembler, signal: Signal, rule: Network, out: Any) -> Signal:
+    """A network that a user gave as the rule of an operation."""
+    signal = make.flush(make.settle(signal))
+    shape = tuple(out.aval.shape)
+    if len(shape) != len(signal.dims):
+        raise Unreadable(f"a network as the rule between {signal.shape} and {shape}")
+    builder = Builder(make.ndim)
+    builder.nodes = make.nodes
+    node = rule.lower(builder, signal.node, make.scope)
+    sizes = [signal.size(a) for a in range(make.ndim)]
+    for dim, n in zip(signal.dims, shape):
+        if spatial(dim):
+            sizes[dim[0].axis] = n
+    dims = make.resized(signal.dims, sizes)
+    dims = tuple(d if spatial(d) else plain(CHANNEL, n) for d, n in zip(dims, shape))
+    return Signal(node, dims)
+
+
+RULES = {
+    "conv_general_dilated": convolution,
+    "reduce_window_max": pooling,
+    "reduce_window_min": pooling,
+    "reduce_window_sum": pooling,
+    "dot_general": contraction,
+}

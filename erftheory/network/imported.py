@@ -1,0 +1,90 @@
+"""What importers need beyond the public layers, and the network that they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from erftheory.network.base import Network
+from erftheory.network.graph import Builder, Graph, GraphNetwork, Node
+from erftheory.network.layers import Layer, Step
+
+
+@dataclass(frozen=True, repr=False)
+class Spatial(Layer):
+    """A spatial operation given by its rule: crops, pads, slices, resizing, pixel shuffle.
+
+    Args:
+      label: what the model calls it.
+      rule: the `Step`; kind "fixed" or "routing".
+      channels: channels behind it where it changes them (pixel shuffle), else None.
+    """
+
+    label: str
+    rule: Step
+    channels: int | None = None
+
+    def own_axes(self) -> int | None:
+        return len(self.rule.stride)
+
+    def step(self, ndim: int) -> Step:
+        return self.rule
+
+    def __repr__(self) -> str:
+        rule = self.rule
+        shown = [("kernel", rule.kernel.shape), ("stride", rule.stride), ("before", rule.before)]
+        text = ", ".join(f"{k}={v}" for k, v in shown if any(x != (k != "before") for x in v))
+        return f"{self.label}({text}{', up' if rule.up else ''})"
+
+
+@dataclass(frozen=True, repr=False)
+class Channels(Layer):
+    """Another number of channels at the same pixels: a split, a sum over channels."""
+
+    channels: int
+
+
+@dataclass(frozen=True, repr=False)
+class Scale(Layer):
+    """Multiplication by a constant, or by one number a channel with this root mean square."""
+
+    factor: float
+
+
+class ImportedNetwork(GraphNetwork):
+    """A network read from a model.
+
+    Attributes:
+      outputs: names of the model's outputs; the network itself ends at the last one.
+      notes: what the reading had to decide, a line each (global paths, products of branches, …).
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        nodes: Iterable[Node],
+        outputs: dict[str, int],
+        marks: dict[str, int],
+        notes: Iterable[str] = (),
+    ):
+        builder = Builder(ndim)
+        builder.nodes = list(nodes)
+        last = next(reversed(outputs.values()))
+        super().__init__(builder.finish(last))
+        object.__setattr__(self, "_builder", builder)
+        object.__setattr__(self, "_marks", {**marks, **outputs})
+        object.__setattr__(self, "outputs", tuple(outputs))
+        object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
+
+    def find(self, endpoint: str) -> Network | None:
+        node = self._marks.get(endpoint)  # type: ignore[attr-defined]
+        if node is None:
+            return None
+        graph: Graph = self._builder.finish(node)  # type: ignore[attr-defined]
+        return GraphNetwork(graph)
+
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(self._marks)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"ImportedNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"

@@ -1,0 +1,166 @@
+"""Layer to layer: the part of a network between two of its endpoints.
+
+A field seen from an inner layer counts the paths that pass through that layer, as the gradient
+d output / d source does: what reaches the output around the source is left out. Its weights are
+those of the whole network, because the power at an inner layer is what the layers before it make
+of the input; a sub-network read alone would start from N(0, 1) instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from erftheory.network.arguments import one_of
+from erftheory.network.base import Network, check_network
+from erftheory.network.graph import Builder, Graph, GraphNetwork, Input, Loop, Node, Sum
+from erftheory.theory.gains import Gains
+from erftheory.theory.lowering import build
+from erftheory.theory.reading import INITS, _meets, prepare
+from erftheory.theory.walk import SIGNALS, Walk
+
+
+class Between(GraphNetwork):
+    """The paths of `whole` from node `source` to its output; `graph` has the source as input.
+
+    `kept` are the nodes of `whole` in the order of `graph`, the source first.
+    """
+
+    def __init__(self, graph: Graph, whole: Graph, kept: tuple[int, ...]):
+        super().__init__(graph)
+        object.__setattr__(self, "whole", whole)
+        object.__setattr__(self, "kept", kept)
+
+    whole: Graph
+    kept: tuple[int, ...]
+
+    def gains(self, signal: str, init: str) -> Gains:
+        """Those of the whole network, on the nodes that are left."""
+        from erftheory.theory.meanfield import meanfield_gains
+
+        found, place = meanfield_gains(self.whole, signal, init), set(self.kept)
+        gains = Gains()
+        for new, old in enumerate(self.kept):
+            gains.channels.append(found.channels[old])
+            inputs = [i for i in self.whole.nodes[old].inputs]
+            moved, count = {}, 0
+            for position, before in enumerate(inputs):
+                if before in place:
+                    moved[position] = count
+                    count += 1
+            links = () if new == 0 else found.links[old]
+            gains.links.append(
+                tuple(k._replace(input=moved[k.input]) for k in links if k.input in moved)
+            )
+            if new and old in found.runs:
+                gains.runs[new] = found.runs[old]
+        return gains
+
+
+def between(network: Network, source: str | None = None, output: str | None = None) -> Network:
+    """The network from `source` to `output`, two names that `until` takes.
+
+    Args:
+      source: the part whose output takes the input's place; None is the network's input.
+      output: the part whose output is looked at; None is the network's output.
+
+    Returns:
+      `network` itself, `network.until(output)`, or a `Between` in the pixels of the source.
+
+    Raises:
+      ValueError: no part has that name, or no path leads from the source to the output.
+    """
+    check_network("network", network)
+    last = network if output is None else network.until(output)
+    if source is None:
+        return last
+    for unroll in (False, True):
+        whole = _unrolled(last.graph) if unroll else last.graph
+        start = _locate(whole, network, source, unroll)
+        if start is not None:
+            break
+    else:
+        raise ValueError(
+            f"source: got {source!r}, which {output or 'the output'} does not read; takes a part "
+            "on the way to the output"
+        )
+    return _cut(whole, start)
+
+
+def walk_between(network: Network, signal: str, init: str | None) -> Walk:
+    """`prepare`, with the gains of the whole network where a part of it is read."""
+    if not isinstance(network, Between):
+        return prepare(network, signal, init)
+    one_of("signal", signal, SIGNALS)
+    one_of("init", init, INITS)
+    kind = "variance" if signal == "magnitude" else signal
+    if init is None or not _meets(network.graph):
+        return build(network, kind)
+    return build(network, kind, network.gains(kind, init))
+
+
+def _cut(whole: Graph, start: int) -> Between:
+    reached = {start}
+    for index, node in enumerate(whole.nodes):
+        if any(i in reached for i in node.inputs):
+            reached.add(index)
+    kept = tuple(sorted(reached))
+    place = {old: new for new, old in enumerate(kept)}
+    nodes = [Node(Input(), (), whole.nodes[start].name or "input")]
+    for old in kept[1:]:
+        node = whole.nodes[old]
+        op = Sum(None, place.get(node.op.fork or 0)) if isinstance(node.op, Sum) else node.op
+        nodes.append(Node(op, tuple(place[i] for i in node.inputs if i in place), node.name))
+    # a node of the whole graph leads to its output, so all that the source reaches does too
+    return Between(Graph(whole.ndim, tuple(nodes)), whole, kept)
+
+
+def _unrolled(graph: Graph) -> Graph:
+    """Every repetition as copies of its body, under names with [i]."""
+    builder = Builder(graph.ndim)
+    _append(builder, graph, 0, "")
+    return builder.finish(len(builder.nodes) - 1)
+
+
+def _append(builder: Builder, graph: Graph, source: int, scope: str) -> int:
+    place = [source]
+    for node in graph.nodes[1:]:
+        reads = tuple(place[i] for i in node.inputs)
+        name = scope + ("/" if scope and node.name else "") + node.name
+        if isinstance(node.op, Loop):
+            at = reads[0]
+            for i in range(node.op.times):
+                at = _append(builder, node.op.graph, at, f"{name}[{i}]")
+            place.append(at)
+            continue
+        op = node.op
+        if isinstance(op, Sum) and op.fork is not None:
+            op = replace(op, fork=place[op.fork])
+        place.append(builder.add(op, reads, name))
+    return place[-1]
+
+
+def _locate(whole: Graph, network: Network, source: str, unroll: bool) -> int | None:
+    """The node of `whole` that computes what `until(source)` does, under a name that fits."""
+    part = network.until(source).graph
+    known: dict[tuple, int] = {}
+    wanted = _keys(_unrolled(part) if unroll else part, known)[-1]
+    candidates = [i for i, key in enumerate(_keys(whole, known)) if key == wanted]
+    named = [i for i in candidates if _fits(source, whole.nodes[i].name)]
+    return next(iter(named or candidates), None)
+
+
+def _keys(graph: Graph, known: dict[tuple, int]) -> list[int]:
+    """One number a node, equal for nodes that compute the same from the input."""
+    keys: list[int] = []
+    for node in graph.nodes:
+        op = (Sum, node.op.gain) if isinstance(node.op, Sum) else node.op
+        key = (op, *(keys[i] for i in node.inputs))
+        keys.append(known.setdefault(key, len(known)))
+    return keys
+
+
+def _fits(endpoint: str, scope: str) -> bool:
+    """Whether the names of the endpoint occur in the scope in their order."""
+    rest: Iterable[str] = iter(scope.replace("[", "/[").split("/"))
+    return all(name in rest for name in endpoint.replace("[", "/[").split("/") if name)

@@ -1,0 +1,303 @@
+"""A graph with its repetitions written out and a grid at every node, for readings of an image."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
+from erftheory.network.layers import Dropout, GlobalAvgPool, Layer, Step
+from erftheory.theory import grid_layers as layers
+from erftheory.theory.fixed import _below, _fixed_ahead, _recombining, _unmasked
+from erftheory.theory.gains import Gains, Link, structural_gains
+from erftheory.theory.grid_layers import Shape, Terms
+from erftheory.theory.masses import plain, product
+from erftheory.theory.reading import _meets
+
+Port = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FlatNode:
+    """An operation on its grid: pixels in (`before`) and out (`shape`), `channels` of groups."""
+
+    op: Any
+    step: Step | None
+    inputs: tuple[int, ...]
+    links: tuple[Link, ...]
+    channels: tuple[int, ...]
+    before: Shape
+    shape: Shape
+
+    @property
+    def spatial(self) -> bool:
+        return self.step is not None or isinstance(self.op, GlobalAvgPool)
+
+
+@dataclass
+class Flat:
+    """Nodes in topological order, for one kind of signal and one way to fill paddings."""
+
+    ndim: int
+    kind: str
+    mode: str
+    nodes: list[FlatNode] = field(default_factory=list)
+    uneven: bool = False  # units differ in mass on the plane: up-sampling, runs of fixed layers
+    approximate: bool = False  # correlations of gradients that powers alone do not know
+    made: dict[Any, Terms] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape:
+        return self.nodes[-1].shape
+
+    def terms(self, index: int) -> Terms:
+        """The normalised taps of a node, as gradients."""
+        node = self.nodes[index]
+        key = node.op, node.before
+        if key not in self.made:
+            linear = self.kind == "gradient"
+            self.made[key] = layers.terms(node.op, node.step, node.before, self.mode, linear)
+        return self.made[key]
+
+
+def flatten(graph: Graph, image: Shape, kind: str, init: str | None, mode: str) -> Flat:
+    """Write out a graph on an image.
+
+    Raises:
+      ValueError: a layer without output pixels, or maps of different sizes that meet.
+    """
+    if init is None or not _meets(graph):
+        gains = structural_gains(graph, kind)
+    else:
+        from erftheory.theory.meanfield import meanfield_gains
+
+        gains = meanfield_gains(graph, kind, init)
+    flat = Flat(graph.ndim, kind, mode)
+    flat.nodes.append(FlatNode(Input(), None, (), (), gains.channels[0], image, image))
+    _write(flat, graph, gains, 0, image)
+    flat.uneven = any(node.step is not None and node.step.up for node in flat.nodes)
+    return flat
+
+
+def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) -> int:
+    """Append a graph that reads node `source`; returns its output node."""
+    place = [_bridge(flat, source, gains.channels[0])]
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        inputs = tuple(place[i] for i in node.inputs)
+        before = flat.nodes[inputs[0]].shape
+        op, step, after = node.op, None, before
+        if isinstance(op, Loop):
+            place.append(_repeated(flat, op, gains, index, inputs[0], image))
+            continue
+        label = node.name or (repr(op) if isinstance(op, Layer) else type(op).__name__.lower())
+        if isinstance(op, Sum | Concat):
+            shapes = list(dict.fromkeys(flat.nodes[i].shape for i in inputs))
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"image: got {image}, where {label} joins maps of "
+                    f"{' and '.join('x'.join(map(str, s)) for s in shapes)} pixels; takes an "
+                    "image on which they agree"
+                )
+        else:
+            assert isinstance(op, Layer)
+            step = op.step(graph.ndim)
+            after = layers.size_after(op, step, before, flat.mode)
+            if min(after) < 1:
+                raise ValueError(
+                    f"image: got {image}, which leaves {label} without output pixels; takes a "
+                    "larger image"
+                )
+        links, channels = gains.links[index], gains.channels[index]
+        flat.nodes.append(FlatNode(op, step, inputs, links, channels, before, after))
+        place.append(len(flat.nodes) - 1)
+    return place[-1]
+
+
+def _repeated(flat: Flat, op: Loop, gains: Gains, index: int, source: int, image: Shape) -> int:
+    for times, inner in reversed(gains.runs[index]):
+        for _ in range(times):
+            source = _write(flat, op.graph, inner, source, image)
+    if not plain(op.graph):
+        return source
+    # a chain's gains stand for those of its iterations; their product is the link's
+    start = len(flat.nodes[source].channels)
+    if start != 1 or len(gains.links[index]) != 1:
+        return source
+    within = product(op.graph, gains.runs[index], 1)[0][0]
+    wanted = gains.links[index][0].gain
+    if not within or math.isclose(float(wanted / within), 1, rel_tol=1e-12):
+        return source
+    return _joint(flat, source, (Link(0, 0, 0, wanted / within),), flat.nodes[source].channels)
+
+
+def _bridge(flat: Flat, source: int, channels: tuple[int, ...]) -> int:
+    """A node whose groups are as many as a repetition's next iteration reads."""
+    found = flat.nodes[source].channels
+    if len(found) == len(channels):
+        return source
+    whole = sum(channels)
+    links = tuple(
+        Link(0, s, t, Fraction(c, whole)) for s in range(len(found)) for t, c in enumerate(channels)
+    )
+    return _joint(flat, source, links, channels)
+
+
+def _joint(flat: Flat, source: int, links: tuple[Link, ...], channels: tuple[int, ...]) -> int:
+    shape = flat.nodes[source].shape
+    flat.nodes.append(FlatNode(None, None, (source,), links, channels, shape, shape))
+    return len(flat.nodes) - 1
+
+
+@dataclass(frozen=True)
+class GridEdge:
+    """From the reader's port back to a port: a gain, a kind as in `walk.RawEdge`, an operator."""
+
+    reader: Port
+    gain: Any
+    kind: str
+    key: Any  # equal for edges of the same operator
+    terms: Callable[[], Terms]
+    run: bool = False  # stands for fixed layers
+
+
+def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
+    """All links, by the port they arrive at, last readers first."""
+    found: dict[Port, list[GridEdge]] = {}
+    still: Terms = ((1.0, (None,) * flat.ndim),)
+    for index in range(len(flat.nodes) - 1, 0, -1):
+        node = flat.nodes[index]
+        if not node.spatial:
+            masked = isinstance(node.op, Dropout) and node.op.rate > 0
+            kind, key, terms = "masked" if masked else "plain", "still", lambda: still
+        else:
+            fixed = node.step is None or node.step.kind == "fixed"
+            kind, key = "fixed" if fixed else "random", index
+            terms = lambda index=index: flat.terms(index)  # noqa: E731
+        for link in node.links:
+            port = (node.inputs[link.input], link.source)
+            gain = link.gain
+            if node.spatial and node.step is None and flat.kind == "variance":
+                gain = gain / math.prod(node.before)  # the power that a mean of so many keeps
+            edge = GridEdge((index, link.target), gain, kind, key, terms)
+            found.setdefault(port, []).append(edge)
+    return found
+
+
+_fresh = count()
+
+
+def squares(
+    flat: Flat, raw: dict[Port, list[GridEdge]], outputs: list[Port]
+) -> dict[Port, list[GridEdge]]:
+    """Fixed edges, and runs of them, as they act on powers: `fixed.square_fixed` on a grid."""
+    if not any(e.kind == "fixed" for found in raw.values() for e in found):
+        return raw
+    order = sorted(set(raw) | set(outputs), key=lambda port: (-port[0], port[1]))
+    below = _below(raw)
+    ahead = _fixed_ahead(below, order)
+    wide = _recombining(below, order, ahead)
+    paths: dict = {port: {port: [()]} for port in outputs}
+    result: dict[Port, list[GridEdge]] = {}
+    for port in order:
+        found = defaultdict(list, {s: list(p) for s, p in paths.get(port, {}).items()})
+        random = []
+        for e in raw.get(port, []):
+            if e.kind == "random":
+                random.append(e)
+                continue
+            for source, before in paths[e.reader].items():
+                found[source] += [(*path, e) for path in before]
+        own = found.pop(port, None)
+        result[port] = random + [_powers(flat, s, p) for s, p in found.items()]
+        bare = all(e.kind != "fixed" for ps in found.values() for p in ps for e in p)
+        settled = (bare or not ahead[port]) and not wide & set(found)
+        if settled or not found:
+            paths[port] = {port: [()]}
+        elif random or own:
+            raise ValueError(
+                "network: got fixed layers (average pooling, interpolation) on a path that "
+                "also carries other signals; takes a convolution between fixed layers there"
+            )
+        else:
+            paths[port] = dict(found)
+    flat.approximate = _remembers(flat, result, order)
+    return result
+
+
+def _remembers(flat: Flat, arriving: dict[Port, list[GridEdge]], order: list[Port]) -> bool:
+    """Whether correlations of gradients matter.
+
+    A fixed layer correlates the gradients of neighbouring pixels, and shared weights carry that
+    through a convolution. Powers alone are then not enough where gradients of several pixels add
+    up with equal weights: in an overlapping fixed layer, and in a padding that mirrors the image.
+    """
+    folds = flat.mode in ("reflect", "replicate")
+    correlated: set[Port] = set()
+    for port in order:
+        for e in arriving.get(port, ()):
+            if e.reader in correlated:
+                if e.run and _overlaps(e.terms()):
+                    return True
+                step = None if e.run or e.key == "still" else flat.nodes[e.key].step
+                if folds and step is not None and any((*step.before, *step.after)):
+                    return True
+            if e.run or e.reader in correlated:
+                correlated.add(port)
+    return False
+
+
+def _overlaps(terms: Terms) -> bool:
+    """Whether some input pixel is read by several output pixels."""
+    return any(
+        m is not None and int(np.diff(m.indptr).max(initial=0)) > 1
+        for _, axes in terms
+        for m in axes
+    )
+
+
+def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> GridEdge:
+    """One edge from `source` that acts on powers as all `paths` together."""
+    fixed = [e for path in paths for e in path if e.kind == "fixed"]
+    gains = [math.prod(float(e.gain) for e in path) for path in paths]
+    if not fixed:
+        gain = gains[0] if len(paths) == 1 else sum(map(math.sqrt, gains)) ** 2
+        return GridEdge(source, gain, "random", "still", paths[0][0].terms)
+    if len(paths) > 1 or len(fixed) > 1:
+        flat.uneven = True
+    # taps of mass 1 as amplitudes: their own Σv² is part of the gain
+    own = [math.prod(_power(flat, e) for e in path) for path in paths]
+    total = sum(math.sqrt(g / p) for g, p in zip(gains, own)) ** 2 if len(paths) > 1 else gains[0]
+
+    @cache
+    def terms() -> Terms:
+        found: Terms = ()
+        for path, gain, power in zip(paths, gains, own):
+            run: Terms = ((1.0, (None,) * flat.ndim),)
+            for e in path:
+                run = layers.composed(e.terms(), run)
+            amplitude = math.sqrt(gain / power / total)
+            found += tuple((amplitude * w, axes) for w, axes in run)
+        return layers.squared(found)
+
+    for path in paths:
+        _unmasked(path)
+    return GridEdge(source, total, "random", next(_fresh), terms, run=True)
+
+
+def _power(flat: Flat, edge: GridEdge) -> float:
+    """Σv² of the edge's taps of mass 1."""
+    if edge.kind != "fixed":
+        return 1.0
+    node = flat.nodes[edge.key]
+    if node.step is None:
+        return 1 / math.prod(node.before)
+    kernel = node.step.kernel
+    return float(sum(Fraction(t) ** 2 for t in kernel.exact) / Fraction(kernel.scale) ** 2)

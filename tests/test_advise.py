@@ -1,0 +1,188 @@
+"""Advice for an image size, and the overlap of tiles, against enumeration and executed nets."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from networks import network
+
+from erftheory import (
+    Activation,
+    Branches,
+    Chain,
+    Conv,
+    ConvTranspose,
+    GlobalAvgPool,
+    MaxPool,
+    Residual,
+    exact,
+    receptive_field,
+    zoo,
+)
+from erftheory.empirical.execute import apply
+from erftheory.empirical.weights import initialise
+from erftheory.network.graph import Input, Loop
+from erftheory.network.layers import Layer
+from erftheory.theory.advise import advise, smallest_fields
+from erftheory.theory.tiling import tiling
+
+
+def test_the_published_range_of_resnet50():
+    """75 to 427: the README of the RFA toolbox."""
+    advice = advise(zoo.resnet50(), 224)
+    assert advice.feasible == ((75, 427), (75, 427))
+    assert not advice.unproductive
+    assert "inside" in str(advice)
+    assert advise(zoo.resnet50(), 75).unproductive == ()
+    assert advise(zoo.resnet50(), 74).unproductive != ()
+
+
+def test_a_chain_by_hand():
+    net = Chain(*(Conv(3).named(f"c{i}") for i in range(1, 6)))  # fields 3, 5, 7, 9, 11
+    names = [e.name for e in advise(net, 7).unproductive]
+    assert names == ["c4", "c5"]  # c4 reads 7 >= 7, c3 reads 5
+    assert [e.name for e in advise(net, 8).unproductive] == ["c5"]
+    assert advise(net, 9).feasible == ((10, 11), (10, 11))
+    assert "unproductive" in str(advise(net, 8)) and "<li>" in advise(net, 8)._repr_html_()
+    # fields as large along one axis only
+    flat = advise(net, (100, 7))
+    assert not flat.unproductive and "some axis" in flat.lines[0]
+
+
+def test_the_effective_field_is_spent_by_its_deviation():
+    net = Chain(Conv(3), ndim=1) * 400  # layer k reads 4.406·sqrt(2k/3) pixels
+    spent = advise(Chain(*[Conv(3)] * 100, ndim=1), 20).spent
+    first = min(k for k in range(100) if 4.406 * (2 * k / 3) ** 0.5 >= 20)
+    assert len(spent) == 100 - first
+    assert len(advise(net, 20).layers) == 1  # beyond 300 a repetition is one entry
+    assert advise(net, 20).feasible == ((2, 801),)
+
+
+def all_paths(graph, index, rate=1) -> list[int]:
+    """Fields of all paths from the input to a node, on one axis."""
+    node = graph.nodes[index]
+    if isinstance(node.op, Input):
+        return [1]
+    found = []
+    for before in node.inputs:
+        step = node.op.step(graph.ndim) if isinstance(node.op, Layer) else None
+        grown = [0]
+        if isinstance(node.op, Loop):
+            inner = all_paths(node.op.graph, len(node.op.graph.nodes) - 1)
+            for _ in range(node.op.times):
+                grown = [g + i - 1 for g in grown for i in inner]
+        elif step is not None:
+            grown = [step.dilation[0] * (step.kernel.shape[0] - 1)]
+        jump = graph.rates[before][0]
+        found += [f + g * jump for f in all_paths(graph, before) for g in set(grown)]
+    return sorted(set(found))
+
+
+@given(network())
+@settings(max_examples=25, deadline=None)
+def test_the_smallest_field_is_that_of_the_shortest_path(net):
+    graph = net.graph
+    last = len(graph.nodes) - 1
+    assert smallest_fields(graph)[-1][0] == min(all_paths(graph, last))
+    assert min(all_paths(graph, last)) <= receptive_field(net).size[0]
+
+
+def test_findings_are_reported_not_refused():
+    misaligned = advise(Branches(MaxPool(2), Conv(3, 2)), 64)
+    assert "misaligned" in str(misaligned) and "0.5 input pixels" in str(misaligned)
+    assert "misaligned" not in str(advise(Residual(Conv(3) * 2), 64))
+    assert "misaligned" not in str(advise(zoo.unet(2), 64))  # centred on the mean of the phases
+    gridding = advise(Conv(3, dilation=4) * 2, 64)
+    assert "axis 0 an output reads 5 of 17 rows" in str(gridding)
+    assert "holes" not in str(advise(Chain(*(Conv(3, dilation=d) for d in (1, 2, 3))), 64))
+    for bad in (0, (1, 2, 3), "wide"):
+        with pytest.raises(ValueError, match="^image"):
+            advise(Conv(3), bad)
+    with pytest.raises(ValueError, match="global"):
+        advise(Chain(Conv(3), GlobalAvgPool()), 32)
+
+
+RELU = Activation("relu")
+SMALL = Chain(
+    Conv(3), RELU, Branches(None, Chain(MaxPool(2), Conv(3), RELU, ConvTranspose(2, 2))), Conv(3)
+)
+UNEVEN = Chain(Conv(4, 2), Conv(3, padding="causal"), Conv((1, 3), padding="valid"))
+
+
+@pytest.mark.parametrize("net, tile", [(SMALL, 32), (UNEVEN, 32)], ids=["unet", "uneven"])
+def test_tiles_with_the_overlap_of_the_field_equal_the_whole(net, tile):
+    """The executed random net on a whole image and on tiles of it; one grid step less is seen."""
+    plan = tiling(net, tile, image=64)
+    params = initialise(net, jax.random.key(0), 2)
+    x = jax.random.normal(jax.random.key(1), (params.in_channels, 80, 80))
+    run = jax.jit(lambda v: apply(net, params, v))
+    whole = np.asarray(run(x))
+    rate = [float(r) for r in net.graph.rate]
+    start = tuple(g * (24 // g) for g in plan.grid)
+    part = np.asarray(run(x[:, start[0] : start[0] + tile, start[1] : start[1] + tile]))
+
+    def apart(valid) -> float:
+        out = [int(s / r) for s, r in zip(start, rate)]
+        (a, b), (c, d) = valid
+        d, b = min(d, part.shape[2]), min(b, part.shape[1])
+        left = whole[:, out[0] + a : out[0] + b, out[1] + c : out[1] + d]
+        return float(np.abs(left - part[:, a:b, c:d]).max())
+
+    assert apart(plan.exact.valid) <= 1e-5
+    for axis in range(2):
+        for side in range(2):
+            if plan.exact.margin[axis][side] == 0:
+                continue
+            step = int(plan.grid[axis] / rate[axis])
+            wider = [list(v) for v in plan.exact.valid]
+            wider[axis][side] += step if side else -step
+            if wider[axis][1] <= part.shape[axis + 1]:
+                assert apart(wider) > 1e-4, (axis, side)
+
+
+@pytest.mark.parametrize("net", [Conv(3) * 6, UNEVEN, SMALL], ids=["plain", "uneven", "unet"])
+def test_tiles_keep_the_mass_asked_for(net):
+    """At the worst kept output, in the corner of the core, over all phases."""
+    for mass in (0.9, 0.999):
+        plan = tiling(net, 64, mass)
+        held = []
+        for unit in np.ndindex(*(int(g / r) for g, r in zip(plan.grid, net.graph.rate))):
+            erf = exact(net, unit=unit)
+            inside = [
+                slice(max(0, -b - o), max(0, g + a - o))
+                for (b, a), o, g in zip(plan.effective.margin, erf.offset, plan.grid)
+            ]
+            held.append(float(erf.map[tuple(inside)].sum()))
+        assert min(held) >= mass - 1e-9
+        assert plan.effective.efficiency >= plan.exact.efficiency
+
+
+def test_known_tilings():
+    plan = tiling(Conv(3) * 6, 32, image=100)
+    assert plan.exact.needed == ((6, 6), (6, 6)) and plan.overlap == (12, 12)
+    assert plan.exact.core == (20, 20) and plan.exact.valid == ((6, 26), (6, 26))
+    assert plan.exact.efficiency == pytest.approx((20 / 32) ** 2)
+    assert plan.exact.tiles == 25  # (100 − 32) / 20 -> 4 more an axis
+    unet = tiling(zoo.unet(2), 128)
+    assert unet.grid == (4, 4)
+    assert "before+after" in str(unet) and "<br>" in unet._repr_html_()
+    small = tiling(zoo.unet(2), 40)  # the field needs 24 on each side
+    assert small.exact is None
+    with pytest.raises(ValueError, match="^tile: got .*too small"):
+        small.overlap  # noqa: B018
+
+
+def test_tiles_that_do_not_work_are_refused_in_one_line():
+    for net, tile, message in (
+        (zoo.unet(2), 30, "^tile: got 30 on axis 0; takes a multiple of 4"),
+        (zoo.unet(2), 16, r"^tile: got 16 x 16; takes at least \d+ x \d+ pixels"),
+        (Chain(Conv(3), GlobalAvgPool()), 32, "global"),
+        (Conv(3), (8, 8, 8), "^tile: got"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            tiling(net, tile)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="^mass"):
+        tiling(Conv(3), 8, mass=1.0)

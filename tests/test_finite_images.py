@@ -1,0 +1,78 @@
+"""Finite images as users meet them: published networks, the law BND-1, error messages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from erftheory import Branches, Chain, Conv, ConvTranspose, MaxPool, exact, zoo
+from erftheory.laws import Context, Engines, boundary, select
+
+
+def test_the_published_network_on_its_image():
+    found = exact(zoo.resnet34(), image=(224, 224))
+    assert found.metadata["unit"] == (3, 3) and found.error.kind == "relative"
+    assert found.box is not None
+    first, last = found.box[0]
+    assert first < 0 and last > 223  # the receptive field exceeds the image, the ERF does not
+    assert found.size() < 224
+    assert 0 < found.metadata["lost"] < 0.5
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "net, options, message",
+    [
+        (Conv(3), {"image": (5, 5, 5)}, r"image: got 3 entries; takes one per axis, 2"),
+        (Conv(3), {"image": 0}, r"image\[0\]: got 0; takes an integer >= 1"),
+        (Conv(7, padding="valid"), {"image": 5}, r"image: got \(5, 5\), which leaves Conv\("),
+        (Conv(3, 2), {"image": 9, "unit": (5, 0)}, r"unit: got \(5, 0\); .* grid of 5x5"),
+        (Conv(3, 2), {"image": 9, "unit": (-1, 0)}, r"unit: got \(-1, 0\); .* grid of 5x5"),
+        (Conv(3), {"image": 9, "unit": 4}, r"unit: got 4; takes \"center\" or an index"),
+        (Conv(3), {"image": 9, "window": 3}, r"window: got 3 beside image; takes one of the two"),
+        (Conv(3), {"image": 9, "method": "direct"}, r"method: got 'direct' beside image"),
+        (Conv(3), {"padding_mode": "reflect"}, r"padding_mode: got 'reflect' without image"),
+        (Conv(3), {"image": 9, "padding_mode": "same"}, r"padding_mode: got 'same'; takes one of"),
+        (Branches(MaxPool(2), Conv(3, 2)), {"image": 9}, r"joins maps of 4x4 and 5x5 pixels"),
+        (Conv(3, taps=np.eye(3) - 1), {"image": 9}, r"taps: got a negative tap in the variance"),
+        (Conv(1, padding=2), {"image": 3, "unit": (0, 0)}, r"unit: got \(0, 0\), which no input"),
+        (
+            Chain(ConvTranspose(1, 2), ConvTranspose(1, 2)),
+            {"image": 3, "unit": (1, 0)},
+            r"unit: got \(1, 0\), which no input",
+        ),
+    ],
+)  # fmt: skip
+def test_errors_name_the_argument(net, options, message):
+    with pytest.raises(ValueError, match=message):
+        exact(net, **options)
+
+
+# The law
+
+
+@pytest.mark.parametrize("broken", [None, "crop"])
+def test_the_law_holds_and_can_fail(broken, monkeypatch):
+    monkeypatch.setattr(boundary, "PUBLISHED", (("resnet34", True),))
+    engines = Engines.load()
+
+    def wrong(net, image=None, **options):
+        if broken == "crop" and image is not None:  # the plane's map, cut at the rim
+            full = exact(
+                net, image=tuple(3 * n for n in image), signal=options.get("signal", "variance")
+            )
+            cut = full.map[tuple(slice(n, 2 * n) for n in image)]
+            return type(full)(
+                map=cut, offset=full.offset, signal=full.signal, method="crop",
+                error=full.error, metadata=full.metadata,
+            )  # fmt: skip
+        return exact(net, image=image, **options)
+
+    context = Context(replace(engines, exact=wrong) if broken else engines, depth=6)
+    verdict = select("BND-1")[0].run(context)
+    assert verdict.holds == (broken is None), verdict.error
+    assert len(verdict.routes) >= 4
