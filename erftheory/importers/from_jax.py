@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.assemble import HOLD, Assembler
+from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
 from erftheory.importers.jaxpr import Reader, SpatialAxes
+from erftheory.importers.pointwise import HOLD
 from erftheory.importers.signals import BATCH, CHANNEL, Atom, Global, Signal, Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from erftheory.importers import onnx_rules
-from erftheory.importers.assemble import HOLD, Assembler
+from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import lazy
+from erftheory.importers.pointwise import HOLD
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,

@@ -9,8 +9,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from erftheory.importers import movement, windows
-from erftheory.importers.assemble import KNOWN, Assembler
+from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
+from erftheory.importers.pointwise import KNOWN
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,

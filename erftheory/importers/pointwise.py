@@ -1,0 +1,207 @@
+"""The graph of a model under construction, and what acts on each pixel alone.
+
+Pointwise functions and constant factors wait in a signal's `tag` and `scale` until an operation
+that is not pointwise reads it (`flush`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from erftheory.importers.signals import Constant, Dim, Global, Signal, Value, spatial, unite
+from erftheory.network.graph import Input, Node, Op, Sum
+from erftheory.network.imported import Scale
+from erftheory.network.layers import Activation, BatchNorm, GlobalAvgPool
+
+KNOWN = {
+    "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
+    "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
+}  # fmt: skip
+HOLD = ("none", "statistics", "global")
+_SAME = 1e-9  # a scale this close to 1 is 1
+
+
+class Pointwise:
+    """The graph so far, what was noted, and the scope that new nodes are named after.
+
+    Args:
+      hold: which reductions over the image are held constant: "statistics" (those of
+        normalisations, as in inference), "global" (all), or "none".
+    """
+
+    def __init__(self, ndim: int, hold: str):
+        self.ndim, self.hold = ndim, hold
+        self.nodes: list[Node] = [Node(Input(), (), "input")]
+        self.scope = ""
+        self._notes: dict[str, list[str]] = {}
+        self._flushed: dict[tuple[int, str, float], int] = {}
+
+    def add(self, op: Op, *inputs: int) -> int:
+        self.nodes.append(Node(op, inputs, self.scope))
+        return len(self.nodes) - 1
+
+    def add_global(self, value: Global) -> int:
+        """A node for a value without pixels, where it ends the network."""
+        self.note("the output depends on the whole image: the receptive field is unbounded")
+        return self.add(GlobalAvgPool(), value.node)
+
+    def note(self, text: str) -> None:
+        self._notes.setdefault(text, []).append(self.scope)
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each decision, with the first place where it was taken."""
+        lines = []
+        for text, places in self._notes.items():
+            where = f"first in {places[0]}" if places[0] else ""
+            count = f"{len(places)} times" if len(places) > 1 else ""
+            extra = ", ".join(x for x in (count, where) if x)
+            lines.append(f"{text} ({extra})" if extra else text)
+        return lines
+
+    # ---- pointwise --------------------------------------------------------------------------
+
+    def flush(self, signal: Signal) -> Signal:
+        """The signal with its tag and scale in the graph."""
+        scaled = abs(abs(signal.scale) - 1) > _SAME and signal.scale != 0
+        if not signal.tag and not scaled:
+            return signal
+        key = signal.node, signal.tag, signal.scale
+        if key not in self._flushed:
+            node = signal.node
+            if signal.tag == "norm":
+                node = self.add(BatchNorm(), node)
+            elif signal.tag in KNOWN:
+                node = self.add(Activation(KNOWN[signal.tag]), node)
+            elif signal.tag:
+                self.note("a pointwise function without a rule for its gain, taken as linear")
+            if scaled:
+                node = self.add(Scale(abs(signal.scale)), node)
+            self._flushed[key] = node
+        return Signal(self._flushed[key], signal.dims)
+
+    def pointwise(self, value: Value, tag: str) -> Value:
+        """A function of each entry alone: an activation by name, or "other"."""
+        if isinstance(value, Constant):
+            return Constant(value.shape)
+        if isinstance(value, Global):
+            return replace(
+                value,
+                root=tag == "sqrt" or (value.root and tag == "linear"),
+                inverse=value.inverse or tag == "rsqrt",
+            )
+        if tag == "linear":
+            return value
+        if value.tag in ("stat", "rstat", "sstat"):
+            new = {"rsqrt": "rstat", "sqrt": "sstat"}.get(tag, value.tag)
+            return replace(value, tag=new)
+        if value.tag in ("", "other") and tag == "erf" or (
+            value.tag == "other" and tag in ("tanh", "sigmoid")
+        ):  # parts of a GELU, whose inner factor belongs to it
+            return replace(value, tag=tag, scale=1.0, parts=())
+        if value.tag and value.tag != "other":
+            value = self.flush(value)
+        elif tag not in ("relu", "leaky_relu", "abs", "other") and not value.tag:
+            value = self.flush(value)  # a scale in front of a curve is another curve
+        return replace(value, tag=tag, parts=())
+
+    def scaled(self, value: Value, constant: Constant, divide: bool = False) -> Value:
+        """Times a constant, or divided by it."""
+        if not isinstance(value, Signal):
+            return value
+        known = constant.get()
+        factor = None if known is None else typical(known, value.dims)
+        if factor is None or not math.isfinite(factor) or factor == 0:
+            return replace(value, parts=())
+        scale = value.scale / factor if divide else value.scale * factor
+        return replace(value, scale=scale, parts=())
+
+    def inverted(self, value: Value) -> Value:
+        """A constant divided by the value."""
+        if isinstance(value, Global):
+            return replace(value, inverse=True)
+        if isinstance(value, Signal) and value.tag in ("sstat", "stat"):
+            return replace(value, tag="rstat")
+        return self.pointwise(value, "other")
+
+    def merge(self, kind: str, *values: Value) -> Value:
+        """An elementwise operation of several values of one shape: "add", "mul", "div", …"""
+        signals = [v for v in values if isinstance(v, Signal)]
+        globals_ = [v for v in values if isinstance(v, Global)]
+        if not signals:
+            if not globals_:
+                return Constant(values[0].shape)  # type: ignore[union-attr]
+            first = globals_[0]
+            kept = globals_ if kind in ("mul", "div") else globals_[:1]
+            inverse = any(g.inverse for g in kept)
+            return replace(first, mixed=any(g.mixed for g in globals_), inverse=inverse)
+        result = signals[0]
+        for other in signals[1:]:
+            result = self._pair(kind, result, other)
+        for held in globals_:
+            result = self._with_global(kind, result, held)
+        return result
+
+    def _pair(self, kind: str, a: Signal, b: Signal) -> Signal:
+        dims = unite([a.dims, b.dims])
+        if a.node != b.node and a.tag in KNOWN and self.flush(a).node == b.node:
+            a = self.flush(a)
+        elif a.node != b.node and b.tag in KNOWN and self.flush(b).node == a.node:
+            b = self.flush(b)
+        if a.node == b.node:
+            return Signal(a.node, dims, *_same_node(kind, a, b))
+        a, b = self.flush(a), self.flush(b)
+        if kind == "mul":
+            self.note("a product of two branches, read as their sum in the gains")
+        return Signal(self.add(Sum(None, None), a.node, b.node), dims)
+
+    def _with_global(self, kind: str, signal: Signal, held: Global) -> Signal:
+        statistic = not held.mixed
+        if self.hold == "global" or (self.hold == "statistics" and statistic):
+            what = "statistics of a normalisation" if statistic else "a mean over the image"
+            self.note(f"{what} held constant")
+            normal = held.inverse if kind == "mul" else held.root
+            if statistic and kind in ("mul", "div") and normal:
+                return replace(signal, tag="norm", scale=1.0, parts=())
+            return replace(signal, parts=())
+        self.note("a path through a mean over the image: the receptive field is unbounded")
+        signal = self.flush(signal)
+        mean = self.add(GlobalAvgPool(), signal.node)
+        return Signal(self.add(Sum(None, None), signal.node, mean), signal.dims)
+
+
+def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
+    """Root mean square over channels in the middle of the image, with the sign of one number."""
+    if values.ndim and values.ndim == len(dims):
+        index = tuple(
+            slice(n // 2, n // 2 + 1) if spatial(d) else slice(None)
+            for d, n in zip(dims, values.shape)
+        )
+        values = values[index]
+    if values.size == 0 or values.dtype == object:
+        return None
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
+    """Tag and scale of an operation on two functions of one node."""
+    tags = {a.tag, b.tag}
+    scale = a.scale if a.tag in ("", "norm") else b.scale
+    if "rstat" in tags and kind == "mul" or (kind == "div" and b.tag == "sstat"):
+        return "norm", 1.0
+    if "stat" in tags and kind in ("sub", "add"):
+        other = a if b.tag == "stat" else b
+        return other.tag if other.tag else "", other.scale
+    if kind == "mul" and "" in tags:
+        for tag, found in (("sigmoid", "silu"), ("tanh", "gelu"), ("erf", "gelu")):
+            if tag in tags:
+                return found, scale
+    if tags == {""} and kind in ("add", "sub"):
+        return "", a.scale + b.scale if kind == "add" else a.scale - b.scale or 1.0
+    if kind == "select" and len(tags) == 1:
+        return a.tag, a.scale
+    return "other", 1.0
