@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -173,6 +173,31 @@ class Builder:
                 op = Sum(op.gain, new.get(op.fork))
             nodes.append(Node(op, tuple(new[j] for j in node.inputs), node.name))
         return Graph(self.ndim, tuple(nodes))
+
+
+def unrolled(graph: Graph) -> Graph:
+    """Every repetition as copies of its body, under names with [i]."""
+    builder = Builder(graph.ndim)
+    _append(builder, graph, 0, "")
+    return builder.finish(len(builder.nodes) - 1)
+
+
+def _append(builder: Builder, graph: Graph, source: int, scope: str) -> int:
+    place = [source]
+    for node in graph.nodes[1:]:
+        reads = tuple(place[i] for i in node.inputs)
+        name = scope + ("/" if scope and node.name else "") + node.name
+        if isinstance(node.op, Loop):
+            at = reads[0]
+            for i in range(node.op.times):
+                at = _append(builder, node.op.graph, at, f"{name}[{i}]")
+            place.append(at)
+            continue
+        op = node.op
+        if isinstance(op, Sum) and op.fork is not None:
+            op = replace(op, fork=place[op.fork])
+        place.append(builder.add(op, reads, name))
+    return place[-1]
 
 
 class GraphNetwork(Network):

@@ -9,14 +9,13 @@ of the input; a sub-network read alone would start from N(0, 1) instead.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Input, Loop, Node, Sum
+from erftheory.network.graph import Graph, GraphNetwork, Input, Node, Sum, unrolled
 from erftheory.theory.gains import Gains
 from erftheory.theory.lowering import build
-from erftheory.theory.reading import INITS, _meets, prepare
+from erftheory.theory.reading import INITS, meets, prepare, repeats_fixed
 from erftheory.theory.walk import SIGNALS, Walk
 
 
@@ -74,8 +73,8 @@ def between(network: Network, source: str | None = None, output: str | None = No
     last = network if output is None else network.until(output)
     if source is None:
         return last
-    for unroll in (False, True):
-        whole = _unrolled(last.graph) if unroll else last.graph
+    for unroll in (True,) if repeats_fixed(last.graph) else (False, True):
+        whole = unrolled(last.graph) if unroll else last.graph
         start = _locate(whole, network, source, unroll)
         if start is not None:
             break
@@ -94,7 +93,7 @@ def walk_between(network: Network, signal: str, init: str | None) -> Walk:
     one_of("signal", signal, SIGNALS)
     one_of("init", init, INITS)
     kind = "variance" if signal == "magnitude" else signal
-    if init is None or not _meets(network.graph):
+    if init is None or not meets(network.graph):
         return build(network, kind)
     return build(network, kind, network.gains(kind, init))
 
@@ -115,36 +114,11 @@ def _cut(whole: Graph, start: int) -> Between:
     return Between(Graph(whole.ndim, tuple(nodes)), whole, kept)
 
 
-def _unrolled(graph: Graph) -> Graph:
-    """Every repetition as copies of its body, under names with [i]."""
-    builder = Builder(graph.ndim)
-    _append(builder, graph, 0, "")
-    return builder.finish(len(builder.nodes) - 1)
-
-
-def _append(builder: Builder, graph: Graph, source: int, scope: str) -> int:
-    place = [source]
-    for node in graph.nodes[1:]:
-        reads = tuple(place[i] for i in node.inputs)
-        name = scope + ("/" if scope and node.name else "") + node.name
-        if isinstance(node.op, Loop):
-            at = reads[0]
-            for i in range(node.op.times):
-                at = _append(builder, node.op.graph, at, f"{name}[{i}]")
-            place.append(at)
-            continue
-        op = node.op
-        if isinstance(op, Sum) and op.fork is not None:
-            op = replace(op, fork=place[op.fork])
-        place.append(builder.add(op, reads, name))
-    return place[-1]
-
-
 def _locate(whole: Graph, network: Network, source: str, unroll: bool) -> int | None:
     """The node of `whole` that computes what `until(source)` does, under a name that fits."""
     part = network.until(source).graph
     known: dict[tuple, int] = {}
-    wanted = _keys(_unrolled(part) if unroll else part, known)[-1]
+    wanted = _keys(unrolled(part) if unroll else part, known)[-1]
     candidates = [i for i, key in enumerate(_keys(whole, known)) if key == wanted]
     named = [i for i in candidates if _fits(source, whole.nodes[i].name)]
     return next(iter(named or candidates), None)

@@ -1,8 +1,9 @@
 """Fixed layers in the variance signal: composed as gradients first and squared afterwards.
 
-Zero-mean random weights make gradients at different pixels, and on different paths, uncorrelated;
-fixed taps (average pooling, linear interpolation) do not. So all fixed paths between two random
-layers act on powers by the squares of their summed taps T: E g_in² = T² ∗ E g_out².
+Zero-mean random weights make gradients on different paths uncorrelated; fixed taps (average
+pooling, linear interpolation) do not. So all fixed paths between two random layers act on powers by
+the squares of their summed taps T: E g_in² = T² ∗ E g_out². That needs a g_out without correlation
+from pixel to pixel; `remembers` says where there is some.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ from fractions import Fraction
 from itertools import product
 
 from erftheory.network.kernel import Kernel
-from erftheory.theory.walk import Factor, RawEdge
+from erftheory.theory.walk import Factor, Port, RawEdge
+
+# What `ErrorBound.note` says where correlations matter (`remembers`).
+CORRELATED = "correlations of gradients behind fixed layers are left out"
 
 # A path is the tuple of edges from a source port (uncorrelated gradients) down to some port.
 
 
-def square_fixed(raw, order, outputs):
-    """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port."""
+def square_fixed(raw, order, outputs, jumps):
+    """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port.
+
+    Returns the edges, and whether powers alone fall short (`remembers`); `jumps` are the lattice
+    points per pixel of every node.
+    """
     if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
-        return raw
-    below = _below(raw)
-    ahead = _fixed_ahead(below, order)
-    wide = _recombining(below, order, ahead)
+        return raw, False
+    under = below(raw)
+    ahead = fixed_ahead(under, order)
+    wide = recombining(under, order, ahead)
     paths: dict = {port: {port: [()]} for port, _ in outputs}
     result: dict = {}
     for port in order:
@@ -52,10 +60,50 @@ def square_fixed(raw, order, outputs):
                     "also carries other signals; takes a convolution between fixed layers there"
                 )
             paths[port] = dict(found)
-    return result
+
+    def shared(edge, node: int) -> bool:
+        places = _places(edge)
+        return len({tuple(p % j for p, j in zip(q, jumps[node])) for q in places}) < len(places)
+
+    apart = {
+        id(e): (shared(e, port[0]), shared(e, e.reader[0]))
+        for port, edges in result.items()
+        for e in edges
+        if e.run
+    }
+    return result, remembers(result, order, lambda e: apart.get(id(e), (False, False)))
 
 
-def _below(raw) -> dict:
+def remembers(arriving, order, ends) -> bool:
+    """Whether correlations of gradients matter, which powers alone do not know.
+
+    A fixed layer whose outputs read several inputs each correlates the gradients at these inputs,
+    and shared weights carry that through convolutions: E g_t g_{t+τ} = v ∗ E g_t g_{t+τ}. It
+    comes back to the powers in a fixed layer some of whose inputs are read by several outputs.
+    `ends` says of an edge whether it does the one, and whether the other.
+    """
+    correlated: set[Port] = set()
+    for port in order:
+        for e in arriving.get(port, ()):
+            correlates, adds = ends(e)
+            if e.reader in correlated and adds:
+                return True
+            if correlates or e.reader in correlated:
+                correlated.add(port)
+    return False
+
+
+def _places(edge) -> set[tuple[int, ...]]:
+    """Lattice points that the factors of one edge reach."""
+    places = {(0,) * len(edge.shift)}
+    for f in edge.factors:
+        taps = zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
+        steps = [tuple(a * s for a, s in zip(index, f.spacing)) for index, v in taps if v]
+        places = {tuple(map(sum, zip(p, s))) for p in places for s in steps}
+    return places
+
+
+def below(raw) -> dict:
     """For each port, the (port, edge) pairs that plain and fixed edges lead to."""
     below = defaultdict(list)
     for port, edges in raw.items():
@@ -65,7 +113,7 @@ def _below(raw) -> dict:
     return below
 
 
-def _fixed_ahead(below: dict, order) -> dict:
+def fixed_ahead(below: dict, order) -> dict:
     """For each port, whether a fixed layer follows towards the input before a random one."""
     ahead: dict = {}
     for port in reversed(order):
@@ -73,7 +121,7 @@ def _fixed_ahead(below: dict, order) -> dict:
     return ahead
 
 
-def _recombining(below: dict, order, ahead: dict) -> set:
+def recombining(below: dict, order, ahead: dict) -> set:
     """Ports from which two paths, one of them through a fixed layer, meet again unrandomised."""
     rank = {port: i for i, port in enumerate(order)}
     wide = set()
@@ -108,7 +156,7 @@ def _squared(source, paths):
         shift = tuple(map(sum, zip(*(e.shift for e in path))))
         gain = math.prod(e.gain for e in path)
         grid = next((e.restrict for e in fixed if e.restrict), None)
-        return RawEdge(source, gain, factors, shift, grid, "random")
+        return RawEdge(source, gain, factors, shift, grid, "random", run=bool(fixed))
     return _composed(source, paths)
 
 
@@ -118,7 +166,7 @@ def _composed(source, paths):
     common: Fraction | float = 1
     grid = None
     for path in paths:
-        _unmasked(path)
+        unmasked(path)
         taps: dict = {(0,) * len(path[0].shift): Fraction(1)}
         power: Fraction | float = 1
         for e in path:
@@ -138,10 +186,11 @@ def _composed(source, paths):
             total[place] += amplitude * tap
     power = sum(t * t for t in total.values())
     kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
-    return RawEdge(source, common * power, (Factor(kernel, spacing),), shift, grid, "random")
+    factor = (Factor(kernel, spacing),)
+    return RawEdge(source, common * power, factor, shift, grid, "random", run=True)
 
 
-def _unmasked(path) -> None:
+def unmasked(path) -> None:
     """Refuse dropout between fixed layers: masks keep E g² = (f∗h)² + ρ/(1−ρ) f²∗h² apart."""
     places = [i for i, e in enumerate(path) if e.kind == "fixed"]
     if len(places) > 1 and any(e.kind == "masked" for e in path[places[0] : places[-1]]):

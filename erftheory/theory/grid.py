@@ -21,6 +21,7 @@ from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.theory import grid_layers as layers
+from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.grid_graph import Flat, Port, edges, flatten, squares
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.reading import INITS
@@ -203,8 +204,7 @@ class _Grid:
             value = bound * whole / abs(total) * (1 + whole / abs(total))
             return ErrorBound("rounding", value, "sum over pixels"), False
         if self.flat.approximate:
-            note = "correlations of gradients behind fixed layers are left out"
-            return ErrorBound("approximation", math.inf, note), found.least > TINY
+            return ErrorBound("approximation", math.inf, CORRELATED), found.least > TINY
         if found.least > TINY:
             return ErrorBound("relative", bound, "every pixel"), True
         return ErrorBound("rounding", bound + 1e-270, "sum over pixels"), False

@@ -16,11 +16,11 @@ import numpy as np
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.layers import Dropout, GlobalAvgPool, Layer, Step
 from erftheory.theory import grid_layers as layers
-from erftheory.theory.fixed import _below, _fixed_ahead, _recombining, _unmasked
+from erftheory.theory.fixed import below, fixed_ahead, recombining, remembers, unmasked
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.grid_layers import Shape, Terms
 from erftheory.theory.masses import plain, product
-from erftheory.theory.reading import _meets
+from erftheory.theory.reading import meets
 
 Port = tuple[int, int]
 
@@ -74,7 +74,7 @@ def flatten(graph: Graph, image: Shape, kind: str, init: str | None, mode: str) 
     Raises:
       ValueError: a layer without output pixels, or maps of different sizes that meet.
     """
-    if init is None or not _meets(graph):
+    if init is None or not meets(graph):
         gains = structural_gains(graph, kind)
     else:
         from erftheory.theory.meanfield import meanfield_gains
@@ -201,9 +201,9 @@ def squares(
     if not any(e.kind == "fixed" for found in raw.values() for e in found):
         return raw
     order = sorted(set(raw) | set(outputs), key=lambda port: (-port[0], port[1]))
-    below = _below(raw)
-    ahead = _fixed_ahead(below, order)
-    wide = _recombining(below, order, ahead)
+    under = below(raw)
+    ahead = fixed_ahead(under, order)
+    wide = recombining(under, order, ahead)
     paths: dict = {port: {port: [()]} for port in outputs}
     result: dict[Port, list[GridEdge]] = {}
     for port in order:
@@ -233,31 +233,23 @@ def squares(
 
 
 def _remembers(flat: Flat, arriving: dict[Port, list[GridEdge]], order: list[Port]) -> bool:
-    """Whether correlations of gradients matter.
-
-    A fixed layer correlates the gradients of neighbouring pixels, and shared weights carry that
-    through a convolution. Powers alone are then not enough where gradients of several pixels add
-    up with equal weights: in an overlapping fixed layer, and in a padding that mirrors the image.
-    """
+    """`fixed.remembers`; a padding that mirrors the image adds up gradients of pixels too."""
     folds = flat.mode in ("reflect", "replicate")
-    correlated: set[Port] = set()
-    for port in order:
-        for e in arriving.get(port, ()):
-            if e.reader in correlated:
-                if e.run and _overlaps(e.terms()):
-                    return True
-                step = None if e.run or e.key == "still" else flat.nodes[e.key].step
-                if folds and step is not None and any((*step.before, *step.after)):
-                    return True
-            if e.run or e.reader in correlated:
-                correlated.add(port)
-    return False
+
+    def ends(e: GridEdge) -> tuple[bool, bool]:
+        if e.run:
+            return _shared(e.terms(), outputs=True), _shared(e.terms(), outputs=False)
+        step = None if e.key == "still" else flat.nodes[e.key].step
+        return False, folds and step is not None and any((*step.before, *step.after))
+
+    return remembers(arriving, order, ends)
 
 
-def _overlaps(terms: Terms) -> bool:
-    """Whether some input pixel is read by several output pixels."""
+def _shared(terms: Terms, outputs: bool) -> bool:
+    """Whether some output pixel reads several input pixels, or is read with others by one."""
     return any(
-        m is not None and int(np.diff(m.indptr).max(initial=0)) > 1
+        m is not None
+        and int((np.bincount(m.indices) if outputs else np.diff(m.indptr)).max(initial=0)) > 1
         for _, axes in terms
         for m in axes
     )
@@ -288,7 +280,7 @@ def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> Grid
         return layers.squared(found)
 
     for path in paths:
-        _unmasked(path)
+        unmasked(path)
     return GridEdge(source, total, "random", next(_fresh), terms, run=True)
 
 

@@ -49,13 +49,16 @@ class _Lowering:
         self.still = (0,) * self.ndim
 
     def walk(self) -> Walk:
-        raw = self._edges()
+        raw, correlated = self._edges(), False
         if self.signal != "gradient":
-            raw = square_fixed(raw, self._order(raw), self._outputs())
+            jumps = [self._jump(i) for i in range(len(self.graph.nodes))]
+            raw, correlated = square_fixed(raw, self._order(raw), self._outputs(), jumps)
         vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs(), self.raw)
         vertices = _contract(vertices, self.still)
-        jump = tuple(int(r * f) for r, f in zip(self.graph.rate, self.fine))
-        return Walk(self.ndim, self.fine, jump, vertices)
+        return Walk(self.ndim, self.fine, self._jump(-1), vertices, correlated)
+
+    def _jump(self, node: int) -> tuple[int, ...]:
+        return tuple(int(r * f) for r, f in zip(self.graph.rates[node], self.fine))
 
     def _outputs(self) -> list[tuple[Port, Weight]]:
         last = len(self.graph.nodes) - 1
@@ -81,9 +84,7 @@ class _Lowering:
     def _edge(self, index: int, link: Link) -> RawEdge:
         node = self.graph.nodes[index]
         reader = (index, link.target)
-        frame = tuple(
-            int(r * f) for r, f in zip(self.graph.rates[node.inputs[link.input]], self.fine)
-        )
+        frame = self._jump(node.inputs[link.input])
         if isinstance(node.op, Loop):
             factors, shift = (), self.still
             for count, inner in self.gains.runs[index]:
@@ -105,7 +106,7 @@ class _Lowering:
         kernel, restrict = step.kernel, None
         if step.up:
             # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
-            out = tuple(int(r * f) for r, f in zip(self.graph.rates[index], self.fine))
+            out = self._jump(index)
             spacing = tuple(d * j for d, j in zip(step.dilation, out))
             shift = tuple(
                 j * (p - d * (k - 1))

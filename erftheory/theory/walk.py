@@ -56,12 +56,14 @@ class Walk:
       fine: lattice points per input pixel, one entry an axis.
       jump: lattice points per output pixel.
       vertices: the edges that arrive at each vertex; the first vertex has none.
+      correlated: True if correlations of gradients, which powers do not know, matter (`fixed`).
     """
 
     ndim: int
     fine: tuple[int, ...]
     jump: tuple[int, ...]
     vertices: tuple[tuple[Edge, ...], ...]
+    correlated: bool = False
 
     @cached_property
     def factors(self) -> tuple[Factor, ...]:
@@ -125,7 +127,7 @@ def _project(walk: Walk, axis: int, raw: bool) -> Walk:
         )
 
     vertices = tuple(tuple(map(edge, edges)) for edges in walk.vertices)
-    return Walk(1, (walk.fine[axis],), (walk.jump[axis],), vertices)
+    return Walk(1, (walk.fine[axis],), (walk.jump[axis],), vertices, walk.correlated)
 
 
 def merge_factors(factors: Iterable[Factor]) -> tuple[Factor, ...]:
@@ -149,3 +151,4 @@ class RawEdge:
     shift: tuple[int, ...]
     restrict: tuple[int, ...] | None
     kind: str  # "plain" (no spatial action), "masked" (dropout: none either), "random", "fixed"
+    run: bool = False  # stands for fixed layers
