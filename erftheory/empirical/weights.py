@@ -150,6 +150,8 @@ def weight_scale(part: Part, ndim: int, init: str | float) -> tuple[tuple[int, .
     shape = (part.channels_out, part.channels_in // part.groups, *taps.shape)
     fan_in = shape[1] * taps.size
     fan_out = part.channels_out // part.groups * taps.size
+    if part.op.weights is not None:
+        return shape, np.sqrt(taps / part.op.weights.outward)
     named = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}
     variance = named[init] if isinstance(init, str) else init / fan_in
     return shape, np.sqrt(variance * taps / taps.mean())

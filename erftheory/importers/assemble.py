@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from erftheory.importers.pointwise import KNOWN, Pointwise
+import numpy as np
+
+from erftheory.importers.pointwise import KNOWN, Own, Pointwise
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,
@@ -70,15 +73,20 @@ class Assembler(Pointwise):
             a.step >= block for a in outside
         )
 
-    def gathered(self, signal: Signal, axes: Sequence[int], kind: str, channels: int) -> Signal:
-        """Dimensions that hold parts of blocks are summed out: a kernel as long as its stride."""
+    def gathered(
+        self, signal: Signal, axes: Sequence[int], kind: str, channels: int, own: Own | None = None
+    ) -> Signal:
+        """Dimensions that hold parts of blocks are summed out: a kernel as long as its stride.
+
+        `own` gives the matrix of a contraction, shape (*axes, out).
+        """
         signal = self.flush(signal)
         block = [1] * self.ndim
         for i in axes:
             for a in signal.dims[i]:
                 if a.axis >= 0:
                     block[a.axis] *= a.size
-        node = signal.node
+        node, before = signal.node, len(self.nodes)
         if max(block) > 1:
             size, nothing = tuple(block), (0,) * self.ndim
             if channels:
@@ -90,6 +98,9 @@ class Assembler(Pointwise):
                 node = self.add(Spatial("block " + kind, step), node)
         elif channels:
             node = self.add(Conv((1,) * self.ndim, padding="valid", channels=channels), node)
+        if own is not None and len(self.nodes) > before:
+            atoms = [a for i in axes for a in signal.dims[i]]
+            self.weights[node] = partial(_blocks, own, atoms, self.ndim), 1
         dims = tuple(
             join([Atom(a.axis, a.step // block[a.axis], a.size) if a.axis >= 0 else a for a in d])
             for i, d in enumerate(signal.dims)
@@ -97,10 +108,12 @@ class Assembler(Pointwise):
         )
         return Signal(node, dims)
 
-    def dense(self, value: Value, axes: Sequence[int], free: Sequence[int]) -> Value:
+    def dense(
+        self, value: Value, axes: Sequence[int], free: Sequence[int], own: Own | None = None
+    ) -> Value:
         """A contraction of `axes` with constants that have `free` further dimensions.
 
-        The dimensions left come first, then the free ones.
+        The dimensions left come first, then the free ones; `own` as in `gathered`.
         """
         if not isinstance(value, Signal):
             return replace(value, mixed=True) if isinstance(value, Global) else value
@@ -111,7 +124,7 @@ class Assembler(Pointwise):
             return Global(node, mixed=True)
         kept = [a for i, d in enumerate(value.dims) if i not in axes for a in d]
         out = math.prod(free) * math.prod(a.size for a in kept if a.axis == CHANNEL)
-        new = self.gathered(value, axes, "random", max(1, out))
+        new = self.gathered(value, axes, "random", max(1, out), own)
         return replace(new, dims=(*new.dims, *(plain(CHANNEL, n) for n in free)))
 
     def select(self, signal: Signal, dims: tuple[Dim, ...]) -> Signal:
@@ -217,8 +230,9 @@ class Assembler(Pointwise):
         return self.window(signal, rule, sizes, "pad" if max(stride) == 1 else "slice")
 
     def convolution(
-        self, value: Value, rule: Step, sizes: Sequence[int], channels: int, groups: int
-    ) -> Signal:
+        self, value: Value, rule: Step, sizes: Sequence[int], channels: int, groups: int,
+        own: Own | None = None,
+    ) -> Signal:  # fmt: skip
         """A convolution; the signal's dimensions stay, its channels follow by the caller."""
         assert isinstance(value, Signal)
         signal = self.flush(self.settle(value))
@@ -227,6 +241,8 @@ class Assembler(Pointwise):
         if rule.up:
             low = tuple(min(0, b) for b in before)
             signal = self._transposed(signal, rule, channels, kind)
+            if own is not None:
+                self.weights[signal.node] = own, groups
             if any(low):  # beyond the reach of the taps: only zeros
                 ones = (1,) * self.ndim
                 pad = Step(Kernel(ones), ones, ones, tuple(-b for b in low), (0,) * self.ndim,
@@ -241,7 +257,10 @@ class Assembler(Pointwise):
         pads = tuple((max(0, b), max(0, a)) for b, a in zip(before, after))
         stride, dilation = _short(rule.stride), _short(rule.dilation)
         op = Conv(kernel, stride, dilation, pads if any(map(any, pads)) else 0, channels, kind)
-        return Signal(self.add(op, signal.node), self.resized(signal.dims, sizes))
+        node = self.add(op, signal.node)
+        if own is not None:
+            self.weights[node] = own, groups
+        return Signal(node, self.resized(signal.dims, sizes))
 
     def _transposed(self, signal: Signal, rule: Step, channels: int, groups) -> Signal:
         before = tuple(max(0, b) for b in rule.before)
@@ -364,3 +383,16 @@ def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:
 
 def _as_channels(dim: Dim) -> Dim:
     return join([Atom(CHANNEL, 1, a.size) for a in dim])
+
+
+def _blocks(own: Own, atoms: Sequence[Atom], ndim: int) -> np.ndarray | None:
+    """The matrix of a contraction of blocks as weights (out, in, *block)."""
+    matrix = own()
+    places = [[i for i, a in enumerate(atoms) if a.axis == axis] for axis in range(ndim)]
+    if matrix is None or any(len(p) > 1 for p in places):
+        return None
+    matrix = matrix.reshape([*(a.size for a in atoms), -1])
+    channels = [i for i, a in enumerate(atoms) if a.axis < 0]
+    order = [len(atoms), *channels, *(i for p in places for i in p)]
+    kernel = [atoms[p[0]].size if p else 1 for p in places]
+    return matrix.transpose(order).reshape([matrix.shape[-1], -1, *kernel])

@@ -5,14 +5,16 @@ The few operations that models put on their parameters run in NumPy; the rest in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from erftheory.importers.signals import Constant
 
-LARGEST = 1 << 22  # entries up to which a value is worth computing
+LARGEST = 1 << 25  # entries up to which a value is worth computing
 
 
 def given(value: Any) -> Constant:
@@ -20,40 +22,36 @@ def given(value: Any) -> Constant:
     shape = tuple(getattr(value, "shape", ()))
     if hasattr(value, "shape") and not hasattr(value, "__array__"):
         return Constant(shape)
-    return lazy(shape, lambda: np.asarray(value))
+    return Constant(shape, partial(np.asarray, value))
 
 
 def lazy(shape: tuple[int, ...], compute: Callable[[], np.ndarray | None]) -> Constant:
-    kept: list[np.ndarray | None] = []
-
-    def get() -> np.ndarray | None:
-        if not kept:
-            size = int(np.prod(shape, dtype=np.int64))
-            kept.append(compute() if size <= LARGEST else None)
-        return kept[0]
-
-    return Constant(shape, get)
+    return Constant(shape, compute if math.prod(shape) <= LARGEST else None)
 
 
 def computed(eqn: Any, inputs: list[Constant]) -> list[Constant]:
     """The results of an equation whose inputs do not depend on the image."""
-    results: list[list[np.ndarray] | None] = []
+    results = _Results(eqn, inputs)
+    return [lazy(v.aval.shape, partial(results.pick, i)) for i, v in enumerate(eqn.outvars)]
 
-    def run() -> list[np.ndarray] | None:
-        if not results:
-            values = [c.get() for c in inputs]
-            known = all(v is not None for v in values)
-            results.append(_evaluate(eqn, values) if known else None)
-        return results[0]
 
-    def pick(index: int) -> Callable[[], np.ndarray | None]:
-        def get() -> np.ndarray | None:
-            found = run()
-            return None if found is None else found[index]
+class _Results:
+    """The results of one equation, computed together when the first of them is asked for."""
 
-        return get
+    __slots__ = ("eqn", "inputs", "done", "found")
 
-    return [lazy(tuple(v.aval.shape), pick(i)) for i, v in enumerate(eqn.outvars)]
+    def __init__(self, eqn: Any, inputs: list[Constant]):
+        self.eqn, self.inputs = eqn, inputs
+        self.done = False
+        self.found: list[np.ndarray] | None = None
+
+    def pick(self, index: int) -> np.ndarray | None:
+        if not self.done:
+            self.done = True
+            values = [c.get() for c in self.inputs]
+            if all(v is not None for v in values):
+                self.found = _evaluate(self.eqn, values)
+        return None if self.found is None else self.found[index]
 
 
 _NUMPY: dict[str, Callable[..., Any]] = {

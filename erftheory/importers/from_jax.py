@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from erftheory.importers.assemble import Assembler
@@ -61,16 +62,18 @@ def from_jax(
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
     leaves = [jax.tree.leaves(e) for e in examples]
     place = sum(map(len, leaves[:image]))
-    flat = [leaf for part in leaves for leaf in part]
+    flat = [given(leaf) for part in leaves for leaf in part]
+    consts = [given(c) for c in closed.consts]
     names = _names(shapes, intermediates)
     shape = tuple(closed.jaxpr.invars[place].aval.shape)
-    axes = _spatial_axes(spatial_axes, closed, flat, place, shape, rules)
+    read = partial(_read, closed.jaxpr, consts, flat, place, shape, rules)
+    axes = _spatial_axes(spatial_axes, read, shape)
     assembler = Assembler(len(axes), hold)
-    found, marks = _read(closed, flat, place, shape, axes, assembler, rules)
+    found, marks = read(axes, assembler)
     return _network(assembler, names, found, marks)
 
 
-def _spatial_axes(asked, closed, flat, place, shape, rules) -> tuple[int, ...]:
+def _spatial_axes(asked, read, shape) -> tuple[int, ...]:
     if asked is not None:
         axes = tuple(int(a) % max(1, len(shape)) for a in asked)
         if not 1 <= len(axes) <= 3 or len(set(axes)) < len(axes):
@@ -78,7 +81,7 @@ def _spatial_axes(asked, closed, flat, place, shape, rules) -> tuple[int, ...]:
         return axes
     try:  # every dimension is a candidate until a window says which ones it slides over
         every = tuple(range(len(shape)))
-        _read(closed, flat, place, shape, every, Assembler(len(shape), "statistics"), rules, True)
+        read(every, Assembler(len(shape), "statistics"), search=True)
     except SpatialAxes as found:
         return found.axes
     except ValueError:
@@ -89,17 +92,17 @@ def _spatial_axes(asked, closed, flat, place, shape, rules) -> tuple[int, ...]:
     )
 
 
-def _read(closed, flat, place, shape, axes, assembler, rules, search: bool = False):
+def _read(jaxpr, consts, flat, place, shape, rules, axes, assembler, search: bool = False):
     dims = []
     for i, n in enumerate(shape):
         if i in axes:
             dims.append((Atom(axes.index(i), 1, n),))
         else:
             dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
-    values: list[Value] = [given(leaf) for leaf in flat]
+    values: list[Value] = list(flat)
     values[place] = Signal(0, tuple(dims))
     reader = Reader(assembler, dict(rules or {}), search)
-    return reader.run(closed.jaxpr, [given(c) for c in closed.consts], values), reader.marks
+    return reader.run(jaxpr, consts, values), reader.marks
 
 
 def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
@@ -134,5 +137,6 @@ def _network(assembler, names, found, marks) -> ImportedNetwork:
         raise ValueError("function: got outputs that do not depend on the image; takes a network")
     marks = {k: v for k, v in marks.items() if v > 0}
     return ImportedNetwork(
-        assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes
-    )
+        assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes,
+        assembler.weights,
+    )  # fmt: skip

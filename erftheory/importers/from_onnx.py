@@ -79,7 +79,9 @@ def from_onnx(
     if not outputs:
         raise ValueError("model: got outputs that do not depend on the image; takes a network")
     marks = {k: n for k, n in reader.marks.items() if n > 0}
-    return ImportedNetwork(len(axes), assembler.nodes, outputs, marks, assembler.notes)
+    return ImportedNetwork(
+        len(axes), assembler.nodes, outputs, marks, assembler.notes, assembler.weights
+    )
 
 
 def from_torch(

@@ -31,24 +31,24 @@ LONGEST = 1024  # iterations of a scan that are read one by one
 NAMES = {**KNOWN, "relu6": "relu", "swish": "silu"}
 NEARLY = {"hard_silu": "silu", "hard_swish": "silu", "hard_sigmoid": "sigmoid"}
 
-LINEAR = (
+LINEAR = frozenset((
     "neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "real", "reduce_precision",
     "device_put", "sharding_constraint", "name", "pvary", "optimization_barrier",
-)  # fmt: skip
+))  # fmt: skip
 CURVES = {
     "tanh": "tanh", "logistic": "sigmoid", "abs": "abs", "erf": "erf", "erfc": "erf",
     "sqrt": "sqrt", "rsqrt": "rsqrt",
 }  # fmt: skip
-OTHER = (
+OTHER = frozenset((
     "exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
     "cosh", "asinh", "acosh", "atanh", "floor", "ceil", "round", "sign", "is_finite", "not",
     "square", "cbrt", "erf_inv", "lgamma", "digamma", "imag", "conj", "population_count", "clz",
-)  # fmt: skip
-BINARY = (
+))  # fmt: skip
+BINARY = frozenset((
     "add", "add_any", "sub", "mul", "div", "max", "min", "pow", "atan2", "rem", "nextafter", "eq",
     "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shift_left", "shift_right_logical",
     "shift_right_arithmetic", "complex",
-)  # fmt: skip
+))  # fmt: skip
 REDUCTIONS = {
     "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "max", "reduce_prod": "sum",
     "reduce_and": "max", "reduce_or": "max", "reduce_xor": "max", "argmax": "max",
@@ -72,19 +72,21 @@ class Reader:
         def read(atom: Any) -> Value:
             return given(np.asarray(atom.val)) if isinstance(atom, Literal) else env[atom]
 
+        stack, scope = None, outer
         for eqn in jaxpr.eqns:
+            if eqn.source_info.name_stack is not stack:  # a layer's equations share theirs
+                stack = eqn.source_info.name_stack
+                scope = "/".join(s for s in (outer, str(stack)) if s)
             inputs = [read(v) for v in eqn.invars]
-            inner = str(eqn.source_info.name_stack)
-            self.assembler.scope = "/".join(s for s in (outer, inner) if s)
+            self.assembler.scope = scope
             for var, value in zip(eqn.outvars, self._equation(eqn, inputs)):
                 env[var] = value
-                if isinstance(value, Signal) and self.assembler.scope:
-                    self._mark(value.node)
+                if scope and isinstance(value, Signal):
+                    self._mark(scope, value.node)
         self.assembler.scope = outer
         return [read(v) for v in jaxpr.outvars]
 
-    def _mark(self, node: int) -> None:
-        scope = self.assembler.scope
+    def _mark(self, scope: str, node: int) -> None:
         while scope:
             self.marks[scope] = node
             scope = scope.rpartition("/")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -116,7 +117,9 @@ def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]
     if any(config[i][2] for i in along):
         rows = [(i, 1, 1, config[i][2] + 1, 1, config[i][:2]) for i in along]
         sizes = {i: shape[i] for i in along}
-        return windows.slide(make, value, rows, sizes, value.channels, value.channels)
+        count = value.channels
+        own = partial(np.ones, (count, 1, *[1] * len(rows)))
+        return windows.slide(make, value, rows, sizes, count, count, own)
     n = make.ndim
     before, after = [0] * n, [0] * n
     sizes = [value.size(a) for a in range(n)]

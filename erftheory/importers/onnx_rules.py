@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def _conv(make, at, inputs):
     rows, sizes = _rows(make, image, at, kernel)
     full = [(i, k, s, 1, d, p) for i, k, s, d, p in rows]
     group, out = at.get("group", 1), weights.shape[0]
-    found = windows.slide(make, image, full, dict(enumerate(sizes, 2)), out, group)
+    found = windows.slide(make, image, full, dict(enumerate(sizes, 2)), out, group, weights.get)
     return replace(found, dims=(found.dims[0], plain(CHANNEL, out), *found.dims[2:]))
 
 
@@ -178,9 +179,20 @@ def _conv_transpose(make, at, inputs):
         rows.append((i + 2, k, 1, s, d, (span - low, span - high + e)))
         sizes[i + 2] = size
     out = weights.shape[1] * group
-    found = windows.slide(make, image, rows, sizes, out, group)
+    own = partial(_turned, weights, group)
+    found = windows.slide(make, image, rows, sizes, out, group, own)
     dims = (found.dims[0], plain(CHANNEL, out), *found.dims[2:])
     return replace(found, dims=dims)
+
+
+def _turned(weights: Constant, group: int) -> np.ndarray | None:
+    """Weights (in, out / groups, *k) of a transposed convolution as those of the convolution."""
+    known = weights.get()
+    if known is None:
+        return None
+    inside, out, *kernel = known.shape
+    grouped = known.reshape(group, inside // group, out, *kernel).swapaxes(1, 2)
+    return np.flip(grouped.reshape(-1, inside // group, *kernel), tuple(range(2, known.ndim)))
 
 
 def _pool(kind: str) -> Callable:

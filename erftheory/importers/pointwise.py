@@ -7,7 +7,7 @@ that is not pointwise reads it (`flush`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,8 @@ KNOWN = {
     "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
 }  # fmt: skip
 HOLD = ("none", "statistics", "global")
+# computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
+Own = Callable[[], np.ndarray | None]
 _SAME = 1e-9  # a scale this close to 1 is 1
 
 
@@ -38,6 +40,7 @@ class Pointwise:
         self.nodes: list[Node] = [Node(Input(), (), "input")]
         self.scope = ""
         self._notes: dict[str, list[str]] = {}
+        self.weights: dict[int, tuple[Own, int]] = {}  # of convolutions, and their groups
         self._flushed: dict[tuple[int, str, float], int] = {}
 
     def add(self, op: Op, *inputs: int) -> int:
@@ -192,7 +195,7 @@ def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
     tags = {a.tag, b.tag}
     scale = a.scale if a.tag in ("", "norm") else b.scale
     if "rstat" in tags and kind == "mul" or (kind == "div" and b.tag == "sstat"):
-        return "norm", 1.0
+        return ("stat" if "stat" in tags else "norm"), 1.0
     if "stat" in tags and kind in ("sub", "add"):
         other = a if b.tag == "stat" else b
         return other.tag if other.tag else "", other.scale

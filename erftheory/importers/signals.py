@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +47,7 @@ class Unreadable(ValueError):
         super().__init__(text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Signal:
     """An array that depends on the image.
 
@@ -81,7 +81,7 @@ class Signal:
         return math.prod(a.size for dim in self.dims for a in dim if a.axis == axis)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Global:
     """A value without pixels that depends on all of them: a mean over the image.
 
@@ -99,12 +99,25 @@ class Global:
         return ()
 
 
-@dataclass
 class Constant:
-    """A value that does not depend on the image; `get()` is None where it is not known."""
+    """A value that does not depend on the image.
 
-    shape: tuple[int, ...]
-    get: Callable[[], np.ndarray | None] = field(default=lambda: None, repr=False)
+    `get()` computes it when it is first asked for; None where it is not known. Models have
+    thousands of these, so they are slim.
+    """
+
+    __slots__ = ("shape", "_compute", "_value")
+
+    def __init__(
+        self, shape: tuple[int, ...], compute: Callable[[], np.ndarray | None] | None = None
+    ):
+        self.shape, self._compute = shape, compute
+        self._value: np.ndarray | None = None
+
+    def get(self) -> np.ndarray | None:
+        if self._compute is not None:
+            self._value, self._compute = self._compute(), None
+        return self._value
 
 
 Value = Signal | Global | Constant

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from erftheory.importers.assemble import Assembler
+from erftheory.importers.pointwise import Own
 from erftheory.importers.resample import steps
 from erftheory.importers.signals import (
     CHANNEL,
@@ -49,7 +51,7 @@ def widened(value: Value, other: Constant) -> Value:
 
 
 def _found(signal: Signal, places: Sequence[int]) -> None:
-    axes = tuple(a.axis for p in places for a in signal.dims[p] if a.axis >= 0)
+    axes = tuple(sorted(a.axis for p in places for a in signal.dims[p] if a.axis >= 0))
     if axes and len(axes) <= 3:
         raise SpatialAxes(axes)
 
@@ -66,10 +68,12 @@ def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) ->
     if isinstance(image, Global):
         return replace(image, mixed=True)
     assert isinstance(image, Signal)
-    return _conv(make, eqn, image, search)
+    return _conv(make, eqn, image, search, weights)
 
 
-def _conv(make: Assembler, eqn: Any, image: Signal, search: bool) -> Signal:
+def _conv(
+    make: Assembler, eqn: Any, image: Signal, search: bool, weights: Constant | None = None
+) -> Signal:
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
     batch, feature, *places = numbers.lhs_spec
     if search:
@@ -90,7 +94,9 @@ def _conv(make: Assembler, eqn: Any, image: Signal, search: bool) -> Signal:
     if any(a.axis >= 0 and a.size > 1 for a in image.dims[batch]):
         raise Unreadable("a convolution of blocks of the image (space to batch)")
     image = make.flush(make.settle(image))
-    found = slide(make, image, rows, sizes, channels, params["feature_group_count"])
+    groups = params["feature_group_count"]
+    own = weights and partial(_ordered, weights, numbers.rhs_spec)
+    found = slide(make, image, rows, sizes, channels, groups, own)
     dims: list[Dim] = [()] * len(shape)
     for source, target in zip(numbers.lhs_spec, numbers.out_spec):
         dims[target] = found.dims[source]
@@ -100,9 +106,12 @@ def _conv(make: Assembler, eqn: Any, image: Signal, search: bool) -> Signal:
 
 def slide(
     make: Assembler, image: Signal, rows: Sequence[tuple], sizes: dict[int, int],
-    channels: int, groups: int,
+    channels: int, groups: int, own: Own | None = None,
 ) -> Signal:  # fmt: skip
-    """Convolves along array dimensions; rows are (dimension, k, stride, up, dilation, pads)."""
+    """Convolves along array dimensions; rows are (dimension, k, stride, up, dilation, pads).
+
+    `own` gives the weights, shape (out, in / groups, *k), k in the order of the rows.
+    """
     n = make.ndim
     kernel, stride, dilation, lift = [1] * n, [1] * n, [1] * n, [1] * n
     pads, extent = [(0, 0)] * n, [image.size(a) for a in range(n)]
@@ -113,10 +122,12 @@ def slide(
         kernel[axis], stride[axis], dilation[axis], lift[axis] = map(int, (k, s, d, up))
         pads[axis], extent[axis] = (int(pad[0]), int(pad[1])), sizes[place]
     shape = tuple(kernel)
+    order = [image.dims[r[0]][0].axis if spatial(image.dims[r[0]]) else -1 for r in rows]
+    own = own and partial(_oriented, own, order, n, max(lift) > 1)
     if max(lift) == 1:
         before, after = tuple(p[0] for p in pads), tuple(p[1] for p in pads)
         rule = Step(Kernel(shape), tuple(stride), tuple(dilation), before, after)
-        return make.convolution(image, rule, extent, channels, groups)
+        return make.convolution(image, rule, extent, channels, groups, own)
     # input i writes to up·i + d·a − p, with the taps counted backwards
     span = [d * (k - 1) for d, k in zip(dilation, kernel)]
     before = tuple(s - p[0] for s, p in zip(span, pads))
@@ -126,11 +137,29 @@ def slide(
         u * (image.size(a) - 1) + 1 + sum(p) - s
         for a, (u, p, s) in enumerate(zip(lift, pads, span))
     ]
-    found = make.convolution(image, rule, fine, channels, groups)
+    found = make.convolution(image, rule, fine, channels, groups, own)
     if max(stride) > 1:
         still = (0,) * n
         found = make.moved(found, still, still, tuple(stride), extent)
     return found
+
+
+def _ordered(weights: Constant, spec: Sequence[int]) -> np.ndarray | None:
+    known = weights.get()
+    return None if known is None else np.transpose(known, spec)
+
+
+def _oriented(own: Own, order: Sequence[int], ndim: int, back: bool) -> np.ndarray | None:
+    """Weights with one dimension an axis of the image; `back` counts the taps backwards."""
+    known = own()
+    if known is None or any(axis < 0 and known.shape[2 + i] > 1 for i, axis in enumerate(order)):
+        return None  # taps in a dimension that holds no pixels
+    places = [order.index(a) + 2 if a in order else None for a in range(ndim)]
+    kept = [p for p in places if p is not None]
+    gone = [i for i in range(2, known.ndim) if i not in kept]  # of one entry
+    kernel = [1 if p is None else known.shape[p] for p in places]
+    known = np.transpose(known, [0, 1, *kept, *gone]).reshape(*known.shape[:2], *kernel)
+    return np.flip(known, tuple(range(2, known.ndim))) if back else known
 
 
 def pooling(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
@@ -211,7 +240,9 @@ def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequenc
         found, new = resized, [resized.dims[axes[0]]]
         rest = {i: found.dims[i] for i in kept}
     else:
-        dense = make.dense(value, axes, free)
+        along, beside = (right, right_batch) if first else (left, left_batch)
+        own = None if beside else partial(_matrix, other, along)
+        dense = make.dense(value, axes, free, own)
         if not isinstance(dense, Signal):
             return dense
         found = dense
@@ -221,6 +252,15 @@ def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequenc
     tail = [rest[i] for i in kept if i not in batch]
     dims = (*heads, *tail, *new) if first else (*heads, *new, *tail)
     return replace(found, dims=tuple(dims))
+
+
+def _matrix(constant: Constant, axes: Sequence[int]) -> np.ndarray | None:
+    """A contraction's constant as an array (*axes, out)."""
+    known = constant.get()
+    if known is None:
+        return None
+    known = np.moveaxis(known, list(axes), range(len(axes)))
+    return known.reshape(*known.shape[: len(axes)], -1)
 
 
 def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Node
-from erftheory.network.layers import Layer, Step
+from erftheory.network.layers import Conv, ConvTranspose, Layer, Step
+from erftheory.network.weights import weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,6 +68,7 @@ class ImportedNetwork(GraphNetwork):
         outputs: dict[str, int],
         marks: dict[str, int],
         notes: Iterable[str] = (),
+        weights: Mapping[int, tuple[Callable[[], Any], int]] | None = None,
     ):
         builder = Builder(ndim)
         builder.nodes = list(nodes)
@@ -73,8 +76,47 @@ class ImportedNetwork(GraphNetwork):
         super().__init__(builder.finish(last))
         object.__setattr__(self, "_builder", builder)
         object.__setattr__(self, "_marks", {**marks, **outputs})
+        object.__setattr__(self, "_ends", outputs)
+        object.__setattr__(self, "_weights", dict(weights or {}))
         object.__setattr__(self, "outputs", tuple(outputs))
         object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
+
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def weighted(self) -> ImportedNetwork:
+        """The network with the model's own weights in its convolutions and dense layers.
+
+        Their squares, summed over channels, are then the variances of the variance signal and
+        their sums over channels the taps of the gradient signal (`Conv(weights=)`), and the gains
+        are theirs in place of an initialisation's. Biases are left out.
+
+        Raises:
+          ValueError: weights that did not come along (shapes alone), or are zeros alone.
+        """
+        nodes, missing = list(self._builder.nodes), 0  # type: ignore[attr-defined]
+        known = self._weights  # type: ignore[attr-defined]
+        for i, node in enumerate(nodes):
+            if not isinstance(node.op, Conv | ConvTranspose):
+                continue
+            compute, groups = known.get(i, (lambda: None, 1))
+            own = compute()
+            if own is None:
+                missing += 1
+                continue
+            try:
+                found = weights(own, groups)
+            except ValueError as wrong:
+                name = node.name or f"operation {i}"
+                raise ValueError(f"{name}: {wrong}") from None
+            nodes[i] = replace(node, op=replace(node.op, weights=found))
+        if missing:
+            raise ValueError(
+                f"weights: got none for {missing} of the model's convolutions; takes a model read "
+                "together with its weights"
+            )
+        ends, marks = self._ends, self._marks  # type: ignore[attr-defined]
+        return ImportedNetwork(self.ndim, nodes, ends, marks, self.notes, known)
 
     def find(self, endpoint: str) -> Network | None:
         node = self._marks.get(endpoint)  # type: ignore[attr-defined]

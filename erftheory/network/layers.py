@@ -7,7 +7,7 @@ input pixel i writes to s·i + d·a − p.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ from erftheory.network import arguments as arg
 from erftheory.network.arguments import Number, Padding
 from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
+from erftheory.network.weights import Weights, weights
 
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "abs", "tanh", "sigmoid", "gelu", "silu",
@@ -33,6 +34,7 @@ class Step:
       up: True for the transposed direction.
       kind: "random" (weights drawn independently), "fixed" (the same in every net), "routing"
         (passes the gradient to one tap at random, as max pooling does).
+      signed: the taps of the gradient signal, where they are not those of `kernel`.
     """
 
     kernel: Kernel
@@ -42,6 +44,18 @@ class Step:
     after: tuple[int, ...]
     up: bool = False
     kind: str = "random"
+    signed: Kernel | None = None
+
+    def of(self, signal: str) -> Step:
+        """The step with the taps of one signal."""
+        if signal != "gradient" or self.signed is None:
+            return self
+        if not any(self.signed.exact):
+            raise ValueError(
+                "weights: got taps whose sum over channels is 0 in the gradient signal; takes "
+                'signal="variance" there'
+            )
+        return replace(self, kernel=self.signed, signed=None)
 
 
 class Layer(Network):
@@ -126,15 +140,17 @@ class _Window(Layer):
             kernel=self.kernel, stride=self.stride, dilation=self.dilation, padding=self.padding
         )
 
-    def _window_step(self, ndim: int, kernel: Kernel, kind: str) -> Step:
+    def _window_step(self, ndim: int, kernel: Kernel, kind: str, signed=None) -> Step:
         dilation = _spread(self.dilation, ndim)
         before, after = _pads(self.padding, kernel.shape, dilation)
         stride = _spread(self.kernel if self.stride is None else self.stride, ndim)
-        return Step(kernel, stride, dilation, before, after, kind=kind)
+        return Step(kernel, stride, dilation, before, after, kind=kind, signed=signed)
 
 
 def _check_channels(layer: Any) -> None:
-    """Checks `channels`, `groups` and `taps` of a convolution."""
+    """Checks `channels`, `groups`, `taps` and `weights` of a convolution."""
+    if layer.weights is not None:
+        _check_weights(layer)
     if layer.channels is not None:
         object.__setattr__(layer, "channels", arg.integer("channels", layer.channels))
     if layer.groups != "depthwise":
@@ -151,6 +167,30 @@ def _check_channels(layer: Any) -> None:
     if shape != expected:
         raise ValueError(f"taps: got shape {shape}; takes the kernel's shape {expected}")
     object.__setattr__(layer, "taps", Taps(shape, flat))
+
+
+def _check_weights(layer: Any) -> None:
+    if layer.taps is not None:
+        raise ValueError("weights: got weights and taps; takes one of the two")
+    own = layer.weights
+    if not isinstance(own, Weights):
+        groups = layer.groups
+        if groups == "depthwise":
+            groups = layer.channels or len(own)
+        own = weights(own, arg.integer("groups", groups))
+        object.__setattr__(layer, "weights", own)
+        if layer.groups != "depthwise":
+            channels = own.outward * layer.groups
+            if layer.channels not in (None, channels):
+                raise ValueError(
+                    f"weights: got {channels} output channels; takes channels={layer.channels}"
+                )
+            object.__setattr__(layer, "channels", channels)
+    expected = _spread(layer.kernel, len(own.power.shape))
+    if own.power.shape != expected:
+        raise ValueError(
+            f"weights: got a kernel of {own.power.shape}; takes the kernel's shape {expected}"
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +211,12 @@ class Taps:
         return nested(self.values, self.shape)
 
 
+def _kernels(layer: Any, ndim: int) -> tuple[Kernel, Kernel | None]:
+    if layer.weights is not None:
+        return layer.weights.power, layer.weights.signed
+    return _taps_kernel(layer, ndim), None
+
+
 def _taps_kernel(layer: Any, ndim: int) -> Kernel:
     return Kernel(_spread(layer.kernel, ndim), layer.taps.values if layer.taps else None)
 
@@ -189,6 +235,8 @@ class Conv(_Window):
       taps: relative taps, an array or nested sequence of the kernel's shape; ints and `Fraction`s
         stay exact, None is uniform. They are weights in the gradient signal and variances in the
         variance signal.
+      weights: the layer's own weights, shape (out, in / groups, *kernel): their squares, summed
+        over channels, are the variances, their sums the taps of the gradient signal.
 
     Raises:
       ValueError: an argument is out of range; the message names it.
@@ -201,6 +249,7 @@ class Conv(_Window):
     channels: int | None = None
     groups: int | str = 1
     taps: Any = None
+    weights: Any = None
 
     def __post_init__(self) -> None:
         self._check_window(("same", "valid", "causal"))
@@ -214,10 +263,12 @@ class Conv(_Window):
             dilation=self.dilation,
             padding=self.padding,
             taps=self.taps.shape if isinstance(self.taps, Taps) else None,
+            weights=self.weights.power.shape if isinstance(self.weights, Weights) else None,
         )
 
     def step(self, ndim: int) -> Step:
-        return self._window_step(ndim, _taps_kernel(self, ndim), "random")
+        kernel, signed = _kernels(self, ndim)
+        return self._window_step(ndim, kernel, "random", signed)
 
 
 @dataclass(frozen=True, repr=False)
@@ -264,7 +315,10 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class ConvTranspose(_Window):
-    """A transposed convolution, as in PyTorch: input i writes to s·i + d·a − padding."""
+    """A transposed convolution, as in PyTorch: input i writes to s·i + d·a − padding.
+
+    Arguments as for `Conv`; `weights` has shape (out, in / groups, *kernel) here too.
+    """
 
     kernel: int | tuple[int, ...]
     stride: int | tuple[int, ...] = 1
@@ -274,6 +328,7 @@ class ConvTranspose(_Window):
     channels: int | None = None
     groups: int | str = 1
     taps: Any = None
+    weights: Any = None
 
     def __post_init__(self) -> None:
         self._check_window(())
@@ -292,13 +347,15 @@ class ConvTranspose(_Window):
             output_padding=self.output_padding,
             dilation=self.dilation,
             taps=self.taps.shape if isinstance(self.taps, Taps) else None,
+            weights=self.weights.power.shape if isinstance(self.weights, Weights) else None,
         )
 
     def step(self, ndim: int) -> Step:
         before = _spread(self.padding, ndim)
         after = tuple(p - o for p, o in zip(before, _spread(self.output_padding, ndim)))
         stride, dilation = _spread(self.stride, ndim), _spread(self.dilation, ndim)
-        return Step(_taps_kernel(self, ndim), stride, dilation, before, after, up=True)
+        kernel, signed = _kernels(self, ndim)
+        return Step(kernel, stride, dilation, before, after, up=True, signed=signed)
 
 
 @dataclass(frozen=True, repr=False)

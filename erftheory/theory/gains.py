@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from erftheory.network.graph import Graph, Loop
+from erftheory.network.imported import Scale
 from erftheory.network.layers import Layer
 
 Weight = int | Fraction | float
@@ -54,6 +55,10 @@ def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
             gain = transfer(node.op.graph, inner) ** min(node.op.times, 4096)
         elif isinstance(node.op, Layer):
             step = node.op.step(graph.ndim)
+            if isinstance(node.op, Scale):
+                gain = abs(Fraction(node.op.factor)) ** (1 if signal == "gradient" else 2)
+            elif step is not None:
+                step = step.of(signal)
             if step is not None and step.kind == "fixed" and signal == "variance":
                 gain = sum(tap * tap for tap in step.kernel.exact)
             elif step is not None:

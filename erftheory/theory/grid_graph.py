@@ -109,6 +109,7 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
         else:
             assert isinstance(op, Layer)
             step = op.step(graph.ndim)
+            step = step and step.of(flat.kind)
             after = layers.size_after(op, step, before, flat.mode)
             if min(after) < 1:
                 raise ValueError(

@@ -98,7 +98,7 @@ class _Lowering:
             masked = isinstance(node.op, Dropout) and node.op.rate > 0
             kind = "masked" if masked else "plain"
             return RawEdge(reader, link.gain, (), self.still, None, kind)
-        return self._step_edge(reader, link.gain, step, frame, index)
+        return self._step_edge(reader, link.gain, step.of(self.signal), frame, index)
 
     def _step_edge(
         self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int

@@ -339,15 +339,18 @@ class _Pass:
 @lru_cache(maxsize=1024)
 def _filter(
     op: Conv | ConvTranspose, ndim: int, width: int, out: int, init: str
-) -> tuple[bool, Fraction, tuple[Weight, Weight]]:
+) -> tuple[bool, Weight, tuple[Weight, Weight]]:
     """Whether a convolution keeps channels apart; its gain forward; its gain backward, and root."""
     step = op.step(ndim)
-    taps = math.prod(step.kernel.shape)
+    spread = math.prod(step.stride) if step.up else 1
     depthwise = op.groups == "depthwise" or (op.groups == width > 1)
+    if op.weights is not None:
+        backward, signed = float(op.weights.power.mass), op.weights.signed.scale
+        return depthwise, op.weights.forward / spread, (backward, float(signed))
+    taps = math.prod(step.kernel.shape)
     groups = width if depthwise else int(op.groups)
     fan_in, fan_out = Fraction(width * taps, groups), Fraction(out * taps, groups)
     variance = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}[init]
-    spread = math.prod(step.stride) if step.up else 1
     backward = variance * fan_out
     return depthwise, variance * fan_in / spread, (backward, root(backward))
 
