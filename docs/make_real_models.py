@@ -32,7 +32,7 @@ def main() -> None:
         Chain(Conv(3), Activation("relu")) * 8, model, np.array(crops), cotangent="each"
     )
     print(record)
-    figure = record.measured.plot()
+    figure = record.plot()
     figure.savefig(IMAGES / "real_models.png", dpi=80, metadata={"Software": None})
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from erftheory.erf import ERF
     from erftheory.network.base import Network
 
@@ -161,6 +163,12 @@ class Comparison:
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], self._note])
 
     __repr__ = __str__
+
+    def plot(self) -> Figure:
+        """Both maps on one scale and their marginals, as a matplotlib Figure."""
+        from erftheory.plotting import plot_comparison
+
+        return plot_comparison(self.predicted, self.measured)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{c}</th>" for c in self.header)

@@ -23,6 +23,7 @@ WHOLE_UP_TO = 513
 _DRAWN = 1024
 _CROP_STD = 6.0
 _DECADES = 12
+_LINES = {2: ("row", "column"), 3: ("plane", "row", "column")}
 _BLUE, _ORANGE = "#0072b2", "#d55e00"
 
 
@@ -82,7 +83,7 @@ def _draw_legend(figure: Figure | None, drawn: list[Axes]) -> None:
         figure.legend(entries.values(), entries, loc="outside lower center", ncols=5, frameon=False)
 
 
-def _figure(erf: ERF) -> tuple[Figure, list[Axes]]:
+def _shown(size: tuple[float, float]) -> Figure:
     from matplotlib.figure import Figure
 
     class Shown(Figure):
@@ -93,8 +94,11 @@ def _figure(erf: ERF) -> tuple[Figure, list[Axes]]:
             self.savefig(buffer, format="png")
             return buffer.getvalue()
 
-    size = {1: (10.0, 3.8), 2: (10.5, 4.9), 3: (13.0, 4.4)}[erf.ndim]
-    figure = Shown(figsize=size, dpi=120, layout="constrained")
+    return Shown(figsize=size, dpi=120, layout="constrained")
+
+
+def _figure(erf: ERF) -> tuple[Figure, list[Axes]]:
+    figure = _shown({1: (10.0, 3.8), 2: (10.5, 4.9), 3: (13.0, 4.4)}[erf.ndim])
     figure.suptitle(_title(erf), fontsize=11)
     if erf.ndim == 2:
         grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1))
@@ -287,6 +291,41 @@ def _draw_gaussian(ax: Axes, erf: ERF, axis: int, window: tuple[int, int]) -> No
         square = np.einsum("ij,ij->i", gap @ np.linalg.inv(spread), gap)
         ax.plot(x, np.exp(-(square + logdet) / 2), color="black", linewidth=1.1, linestyle=":",
                 label="Gaussian, same std")  # fmt: skip
+
+
+def plot_comparison(predicted: ERF, measured: ERF) -> Figure:
+    """Prediction and measurement: maps on one colour scale (in 2-D), and the marginals.
+
+    The band around a measured marginal is two standard errors, from its batches of images.
+    """
+    ndim = predicted.ndim
+    figure = _shown((10.5, 7.6) if ndim == 2 else (5.2 * ndim + 1.0, 3.8))
+    panels = figure.subplots(1 + (ndim == 2), ndim, squeeze=False)
+    if ndim == 2:
+        top, image = max(float(e.map.max()) for e in (predicted, measured)), None
+        for ax, erf, name in zip(panels[0], (predicted, measured), ("predicted", "measured")):
+            image = _draw_image(ax, erf, (0, 1), False, None)
+            image.set_clim(0.0, top)
+            _draw_box(ax, predicted, (0, 1))
+            ax.set_title(f"{name}, std {_numbers(erf.std)} px", fontsize=10)
+        assert image is not None
+        _draw_bar(image, list(panels[0]))
+    for axis, ax in enumerate(panels[-1]):
+        for erf, color, name in ((predicted, _BLUE, "predicted"), (measured, _ORANGE, "measured")):
+            first, end = _window(predicted, axis)
+            x = np.arange(first, end) + erf.offset[axis]
+            values = measures.marginals(erf.map)[axis][first:end]
+            ax.plot(x, values, color=color, linewidth=1.4, label=name)
+            if erf.replicates is not None:
+                error = erf.standard_error(lambda m, a=axis: measures.marginals(m)[a])
+                band = 2 * np.array(error)[first:end]
+                ax.fill_between(x, values - band, values + band, color=color, alpha=0.25,
+                                linewidth=0, label="± 2 standard errors")  # fmt: skip
+        ax.set_xlabel(_label(predicted, axis))
+        ax.set_ylabel("share per pixel" if ndim == 1 else f"share per {_LINES[ndim][axis]}")
+        ax.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
+    _draw_legend(figure, list(panels.ravel()))
+    return figure
 
 
 def html_table(erf: ERF) -> str:

@@ -349,6 +349,13 @@ def test_prediction_beside_measurement():
     assert record.inside == pytest.approx(1)
     lines = str(record).splitlines()
     assert lines[0].split()[:2] == ["axis", "RF"] and lines[2].split()[:2] == ["0", "5"]
+    figure = record.plot()
+    images_, (rows, columns) = figure.axes[:2], figure.axes[2:4]
+    clims = [ax.images[0].get_clim() for ax in images_]
+    assert clims[0] == clims[1] == (0, max(record.predicted.map.max(), record.measured.map.max()))
+    for ax, axis in ((rows, 1), (columns, 0)):
+        for line, erf in zip(ax.lines, (record.predicted, record.measured), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), erf.map.sum(axis=axis), rtol=1e-12)
     wide = compare(Conv(3), net([signs]), X, cotangent="each")
     assert wide.inside == pytest.approx(9 / 25) and min(wide.ratio) > 1.5
     assert wide.total_variation == pytest.approx(16 / 25)
