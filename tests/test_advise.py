@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from networks import network
+from networks import NETWORKS, network
 
 from erftheory import (
     Activation,
@@ -17,15 +17,19 @@ from erftheory import (
     GlobalAvgPool,
     MaxPool,
     Residual,
+    Upsample,
     exact,
+    moments,
     receptive_field,
     zoo,
 )
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
-from erftheory.network.graph import Input, Loop
+from erftheory.network.graph import Builder, GraphNetwork, Input, Loop, unrolled
 from erftheory.network.layers import Layer
-from erftheory.theory.advise import advise, smallest_fields
+from erftheory.theory.advise import advise
+from erftheory.theory.extents import centres, smallest_fields
+from erftheory.theory.prefixes import deviations
 from erftheory.theory.tiling import tiling
 
 
@@ -37,6 +41,32 @@ def test_the_published_range_of_resnet50():
     assert "inside" in str(advice)
     assert advise(zoo.resnet50(), 75).unproductive == ()
     assert advise(zoo.resnet50(), 74).unproductive != ()
+
+
+def ends(graph):
+    """Each node's network, cut out of the graph."""
+    builder = Builder(graph.ndim)
+    builder.nodes = list(graph.nodes)
+    return [GraphNetwork(builder.finish(i)) for i in range(len(graph.nodes))]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("signal", ["variance", "gradient"])
+def test_one_pass_knows_what_each_reading_does(name, signal):
+    graph = unrolled(NETWORKS[name].graph)
+    found, middles = deviations(graph, signal, "he"), centres(graph)
+    assert len(found) == len(graph.nodes)
+    known = 0
+    for i, part in enumerate(ends(graph)):
+        if found[i] is not None:
+            wanted = moments(part, signal).std
+            # gains are those of the whole network, where activations follow a sum
+            assert found[i] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+            known += 1
+        if i in middles:
+            assert middles[i] == pytest.approx(receptive_field(part).center, abs=1e-12)
+    rises = any(isinstance(n.op, ConvTranspose | Upsample) for n in graph.nodes)
+    assert rises or known == len(graph.nodes)
 
 
 def test_a_chain_by_hand():

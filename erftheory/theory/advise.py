@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 
-from erftheory.network.arguments import integer, per_axis
+from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Builder, Concat, Graph, GraphNetwork, Loop, Sum
 from erftheory.network.layers import Layer
+from erftheory.theory.extents import centres, smallest_fields
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.moments import moments
-from erftheory.theory.reading import prepare
+from erftheory.theory.prefixes import deviations
+from erftheory.theory.reading import INITS, prepare
 from erftheory.theory.support import has_gaps, holes
 
 GAUSSIAN_SIDE = 4.406  # std to side of the square above 4.55 % of the peak, for a Gaussian in 2-D
@@ -117,7 +118,9 @@ def advise(
             "its last feature map, see until()"
         )
     opened = _opened(graph)
-    layers = _layers(opened, sizes, lambda part: moments(part, signal, init).std)
+    one_of("signal", signal, ("variance", "gradient"))
+    one_of("init", init, INITS)
+    layers = _layers(opened, sizes, signal, init)
     largest = receptive_field(network).size
     feasible = tuple(
         (
@@ -160,19 +163,23 @@ def _opened(graph: Graph) -> Graph:
 
 
 def _layers(
-    graph: Graph, image: tuple[int, ...], deviation: Callable[[Network], tuple[float, ...]]
+    graph: Graph, image: tuple[int, ...], signal: str, init: str | None
 ) -> tuple[Entry, ...]:
     builder = Builder(graph.ndim)
     builder.nodes = list(graph.nodes)
     smallest = smallest_fields(graph)
-    known: dict[int, Size] = {0: (0.0,) * graph.ndim}
+    known: dict[int, Size] = {
+        i: tuple(GAUSSIAN_SIDE * s for s in std)
+        for i, std in enumerate(deviations(graph, signal, init))
+        if std is not None
+    }
 
     def erf(index: int) -> Size:
         while (op := graph.nodes[index].op) and isinstance(op, Layer) and not op.step(graph.ndim):
             index = graph.nodes[index].inputs[0]  # it acts on every pixel alone
         if index not in known:
             part = GraphNetwork(builder.finish(index))
-            known[index] = tuple(GAUSSIAN_SIDE * s for s in deviation(part))
+            known[index] = tuple(GAUSSIAN_SIDE * s for s in moments(part, signal, init).std)
         return known[index]
 
     found = []
@@ -188,37 +195,6 @@ def _layers(
         by_erf = all(n <= e for n, e in zip(image, wide))
         found.append(Entry(node.name or "layer", label, own, reads, wide, by_field, by_erf))
     return tuple(found)
-
-
-def smallest_fields(graph: Graph) -> list[tuple[int | Fraction, ...]]:
-    """The receptive field of every node along the path that sees least, one entry an axis.
-
-    Dilated kernels count with their holes; up-sampling with the phase that reads least.
-    """
-    fields: list[tuple] = [(1,) * graph.ndim]
-    for node in graph.nodes[1:]:
-        reads = [fields[i] for i in node.inputs]
-        least = tuple(min(sizes) for sizes in zip(*reads))
-        rates = graph.rates[node.inputs[0]]
-        fields.append(tuple(b + g for b, g in zip(least, _grown(node.op, graph.ndim, rates))))
-    return fields
-
-
-def _grown(op, ndim: int, rates) -> tuple:
-    """Input pixels that an operation adds at the least, `rates` being the jump it reads."""
-    if isinstance(op, Loop):
-        body = op.graph
-        if body.resamples:
-            raise ValueError("network: got a repetition that resamples; takes loops of one grid")
-        grown = tuple(size - 1 for size in smallest_fields(body)[-1])
-        return tuple(op.times * g * r for g, r in zip(grown, rates))
-    step = op.step(ndim) if isinstance(op, Layer) else None
-    if step is None:
-        return (0,) * ndim
-    rows = zip(step.kernel.shape, step.dilation, step.stride, rates)
-    if step.up:
-        return tuple((max(1, (d * (k - 1) + 1) // s) - 1) * r for k, d, s, r in rows)
-    return tuple(d * (k - 1) * r for k, d, _, r in rows)
 
 
 def _times(values) -> str:
@@ -337,10 +313,10 @@ def _aligned_lines(graph: Graph) -> list[str]:
 def _merges(graph: Graph, scope: str, found: list[tuple[str, list[float]]]) -> None:
     builder = Builder(graph.ndim)
     builder.nodes = list(graph.nodes)
-    known: dict[int, tuple[float, ...]] = {}
+    known = centres(graph)
 
     def centre(index: int) -> tuple[float, ...]:
-        if index not in known:
+        if index not in known:  # up-sampling: units differ
             field = receptive_field(GraphNetwork(builder.finish(index)))
             rows = zip(*(p.center for p in field.phases if not any(map(math.isnan, p.center))))
             # output u of a finer grid lies at u·rate: only the way from there counts
@@ -354,7 +330,6 @@ def _merges(graph: Graph, scope: str, found: list[tuple[str, list[float]]]) -> N
         if isinstance(node.op, Loop):
             _merges(node.op.graph, name, found)
         if isinstance(node.op, Sum | Concat):
-            centres = [centre(i) for i in node.inputs]
-            apart = [max(c) - min(c) for c in zip(*centres)]
+            apart = [max(c) - min(c) for c in zip(*map(centre, node.inputs))]
             if max(apart, default=0) > 1e-9:
                 found.append((name or type(node.op).__name__.lower(), apart))

@@ -35,8 +35,20 @@ def build(
         )
     if gains is None:
         gains = structural_gains(graph, signal)
-    fine = tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
-    return _Lowering(graph, fine, signal, gains, raw).walk()
+    return _Lowering(graph, _fine(graph), signal, gains, raw).walk()
+
+
+def raw_edges(
+    graph: Graph, signal: str, gains: Gains
+) -> tuple[dict[Port, list[RawEdge]], tuple[int, ...]]:
+    """The edges of a walk before they are normalised, by the port they arrive at, and `fine`."""
+    fine = _fine(graph)
+    lowering = _Lowering(graph, fine, signal, gains)
+    return lowering.edges()[0], fine
+
+
+def _fine(graph: Graph) -> tuple[int, ...]:
+    return tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
 
 
 class _Lowering:
@@ -47,18 +59,21 @@ class _Lowering:
         self.raw = raw
         self.ndim = graph.ndim
         self.still = (0,) * self.ndim
+        # lattice points per pixel of every node
+        self.jumps = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in graph.rates]
+
+    def edges(self) -> tuple[dict[Port, list[RawEdge]], bool]:
+        """Edges by the port they arrive at, fixed layers squared; `Walk.correlated`."""
+        raw = self._edges()
+        if self.signal == "gradient":
+            return raw, False
+        return square_fixed(raw, self._order(raw), self._outputs(), self.jumps)
 
     def walk(self) -> Walk:
-        raw, correlated = self._edges(), False
-        if self.signal != "gradient":
-            jumps = [self._jump(i) for i in range(len(self.graph.nodes))]
-            raw, correlated = square_fixed(raw, self._order(raw), self._outputs(), jumps)
+        raw, correlated = self.edges()
         vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs(), self.raw)
         vertices = _contract(vertices, self.still)
-        return Walk(self.ndim, self.fine, self._jump(-1), vertices, correlated)
-
-    def _jump(self, node: int) -> tuple[int, ...]:
-        return tuple(int(r * f) for r, f in zip(self.graph.rates[node], self.fine))
+        return Walk(self.ndim, self.fine, self.jumps[-1], vertices, correlated)
 
     def _outputs(self) -> list[tuple[Port, Weight]]:
         last = len(self.graph.nodes) - 1
@@ -84,7 +99,7 @@ class _Lowering:
     def _edge(self, index: int, link: Link) -> RawEdge:
         node = self.graph.nodes[index]
         reader = (index, link.target)
-        frame = self._jump(node.inputs[link.input])
+        frame = self.jumps[node.inputs[link.input]]
         if isinstance(node.op, Loop):
             factors, shift = (), self.still
             for count, inner in self.gains.runs[index]:
@@ -106,7 +121,7 @@ class _Lowering:
         kernel, restrict = step.kernel, None
         if step.up:
             # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
-            out = self._jump(index)
+            out = self.jumps[index]
             spacing = tuple(d * j for d, j in zip(step.dilation, out))
             shift = tuple(
                 j * (p - d * (k - 1))

@@ -1,0 +1,152 @@
+"""How near is the predicted ERF to that of random-weight nets, for networks that people use?
+
+    python benchmarks/predicted_std.py --json out.json --plot out.png    # half an hour
+
+Every network below, at its own width, is drawn with independent Gaussian weights, executed on an
+image of independent normal pixels and differentiated from its central unit; `exact` says on the
+same image what E g² should be. Shown is predicted std / sampled std, with one standard error over
+nets (jackknife). Batch norms use the statistics of the image as constants ("frozen"), the limit of
+large batches that the theory takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from erftheory import exact, zoo
+from erftheory.empirical.execute import apply
+from erftheory.empirical.weights import initialise
+
+# name: (network, pixels of the image, share of --nets)
+NETWORKS: dict[str, tuple[Any, int, float]] = {
+    "ResNet-50": (zoo.resnet50, 288, 1),
+    "DenseNet-121": (zoo.densenet121, 288, 1),
+    "MobileNet-v2": (zoo.mobilenet_v2, 288, 1),
+    "U-Net": (zoo.unet, 128, 2),
+    "bilinear U-Net": (lambda: zoo.unet(up="bilinear"), 128, 2),
+    "Inception-v3": (zoo.inception_v3, 299, 1),
+}
+ASKED = 0.03
+
+
+def sampled(network, size: int, nets: int, seed: int) -> np.ndarray:
+    """g² of each net's central unit, averaged over reflections and transposition: (nets, size)
+    marginals; the two axes are alike."""
+    key = jax.random.key(seed)
+
+    @jax.jit
+    def squares(key: jax.Array) -> jax.Array:
+        drawing, image, signs = jax.random.split(key, 3)
+        params = initialise(network, drawing)
+        x = jax.random.normal(image, (1, size, size))
+
+        def unit(x: jax.Array) -> jax.Array:
+            y = apply(network, params, x, statistics="frozen")
+            middle = y[:, y.shape[1] // 2, y.shape[2] // 2]
+            return (middle * jax.random.rademacher(signs, middle.shape, middle.dtype)).sum()
+
+        g = jax.grad(unit)(x)[0]
+        return (g * g).sum(1) + (g * g).sum(0)
+
+    keys = jax.random.split(key, nets)
+    return np.array([np.asarray(squares(k), dtype=float) for k in keys])
+
+
+def deviation(line: np.ndarray) -> float:
+    place, mass = np.arange(len(line)), line / line.sum()
+    return math.sqrt(mass @ place**2 - (mass @ place) ** 2)
+
+
+def row(name: str, nets: int, seed: int) -> dict[str, Any]:
+    make, size, share = NETWORKS[name]
+    network, count = make(), max(2, round(nets * share))
+    started = time.perf_counter()
+    found = exact(network, image=size)
+    predicting = time.perf_counter() - started
+    started = time.perf_counter()
+    lines = sampled(network, size, count, seed)
+    sampling = time.perf_counter() - started
+    whole = lines.sum(0)
+    std = deviation(whole)
+    left_out = np.array([deviation(whole - line) for line in lines])
+    error = math.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum())
+    mass = lines.sum(1)
+    result = {
+        "network": name, "image": size, "predicted": found.std[0], "sampled": std,
+        "stderr": error, "ratio": found.std[0] / std, "ratio stderr": found.std[0] / std**2 * error,
+        "nets": count, "effective nets": mass.sum() ** 2 / (mass**2).sum(),
+        "bound": str(found.error), "seconds to predict": predicting,
+        "seconds to sample": sampling,
+    }  # fmt: skip
+    near = abs(result["ratio"] - 1) <= ASKED
+    print(
+        f"{name:16s} on {size}: predicted {found.std[0]:7.3f} px, sampled {std:7.3f} ± {error:.3f} "
+        f"({count} nets, {result['effective nets']:.1f} effective)   ratio {result['ratio']:.4f} ± "
+        f"{result['ratio stderr']:.4f}   {'within' if near else 'beyond'} {ASKED:.0%}   "
+        f"{predicting:.1f} s against {sampling:.0f} s   {found.error.kind}",
+        flush=True,
+    )
+    return result
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.55 * len(rows) + 1.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    y = np.arange(len(rows))[::-1]
+    ax.axvspan(1 - ASKED, 1 + ASKED, color="0.92", label=f"± {ASKED:.0%}")
+    ax.axvline(1.0, color="0.5", linewidth=1)
+    ax.errorbar(
+        [r["ratio"] for r in rows], y, xerr=[2 * r["ratio stderr"] for r in rows], fmt="o",
+        color="#0072B2", capsize=3, label="± 2 standard errors",
+    )  # fmt: skip
+    ax.set_yticks(y, [f"{r['network']} ({r['nets']} nets)" for r in rows])
+    ax.set_xlabel("predicted std / sampled std")
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.legend(fontsize=8, loc="best")
+    figure.savefig(path, dpi=120)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--nets", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args(arguments)
+    names = [name.strip() for name in options.networks.split(",")]
+    for name in names:
+        if name not in NETWORKS:
+            parser.error(f"--networks: got {name!r}; takes {', '.join(NETWORKS)}")
+    environment = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+    }
+    print("  ".join(f"{k} {v}" for k, v in environment.items()))
+    rows = [row(name, options.nets, options.seed) for name in names]
+    if options.json:
+        found = {"environment": environment, "rows": rows}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.plot:
+        plot(rows, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
