@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json as text
 import os
 import sys
@@ -16,7 +17,8 @@ import click
 if TYPE_CHECKING:
     from erftheory.network.base import Network
 
-MODELS = "a network of the zoo, a path *.onnx, or package.module:callable"
+MODELS = "a network of the zoo, a path *.onnx, or package.module:name"
+PICTURES = (".png", ".pdf", ".svg")
 
 
 @click.group(name="erftheory")
@@ -24,13 +26,31 @@ MODELS = "a network of the zoo, a path *.onnx, or package.module:callable"
 def group() -> None:
     """Receptive fields of convolutional networks, theoretical and effective.
 
-    A MODEL is a name of the zoo (resnet34), an ONNX file, or package.module:callable, a function
-    without arguments that returns a Network (or, with --shape, a JAX function of one array).
+    A MODEL is a name of the zoo (resnet34), an ONNX file, or package.module:name: a Network, a
+    torch module or a JAX function of one array (both with --shape), or a function or class without
+    arguments that makes one of them.
     """
 
 
 class _Usage(click.UsageError):
     """Bad usage in one line."""
+
+
+def _target(*suffixes: str) -> Callable[[Any, Any, str | None], str | None]:
+    """Refuses a path that cannot be written before anything is computed or written."""
+
+    def check(context: Any, option: click.Option, path: str | None) -> str | None:
+        if path is None:
+            return None
+        target = Path(path)
+        if suffixes and target.suffix not in suffixes:
+            wanted = ", ".join(suffixes)
+            raise _Usage(f"{option.name}: got a path with {target.suffix!r}; takes one of {wanted}")
+        if target.is_dir() or not os.access(target.parent, os.W_OK):
+            raise _Usage(f"{option.name}: got {path!r}; takes a file in a directory to write to")
+        return path
+
+    return check
 
 
 def _reading(command: Callable) -> Callable:
@@ -40,93 +60,144 @@ def _reading(command: Callable) -> Callable:
     @click.argument("model")
     @click.option("--until", default=None, metavar="ENDPOINT", help="Stop at this part.")
     @click.option("--shape", default=None, metavar="1,224,224,3",
-                  help="Shape of the array a JAX function takes.")  # fmt: skip
+                  help="Shape of the array that a JAX function, a torch module or an ONNX model "
+                       "with open sizes takes.")  # fmt: skip
+    @click.option("--axes", default=None, metavar="1,2",
+                  help="Its dimensions that are pixels, where no convolution tells.")  # fmt: skip
     @click.option("--signal", type=click.Choice(["variance", "gradient"]), default="variance")
     @click.option("--init", type=click.Choice(["he", "lecun", "xavier"]), default="he")
-    @click.option("--json", default=None, metavar="PATH", help="Write what is printed as data.")
+    @click.option("--json", default=None, metavar="PATH", callback=_target(),
+                  help="Write what is printed as data.")  # fmt: skip
     @wraps(command)
-    def run(model: str, until: str | None, shape: str | None, json: str | None, **options: Any):
+    def run(
+        model: str, until: str | None, shape: str | None, axes: str | None, json: str | None,
+        **options: Any,
+    ):  # fmt: skip
         try:
-            network = load(model, shape)
+            network = load(model, shape, axes)
+            notes = getattr(network, "notes", ())
             if until is not None:
                 network = network.until(until)
             shown, data = command(network, **options)
         except (ValueError, ImportError) as error:
             raise _Usage(str(error)) from None
+        if notes:
+            data["notes"] = notes
         if json is not None:
             _whole(json, lambda path: Path(path).write_text(_as_json(data), encoding="utf-8"))
         click.echo(shown)
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
 
     return run
 
 
-def load(model: str, shape: str | None = None) -> Network:
-    """The network that MODEL names.
+def load(model: str, shape: str | None = None, axes: str | None = None) -> Network:
+    """The network that MODEL names; a model in code is read for inputs of `shape`
+    ("1,224,224,3"), whose dimensions `axes` ("1,2") are pixels.
 
     Raises:
-      ValueError: no such network, file, module or callable, or one that returns something else.
+      ValueError: no such network, file, module or name; code of the model's own that fails; a
+        model that cannot be read; a missing or misshapen shape.
     """
-    from erftheory import zoo
+    from erftheory import from_onnx, zoo
 
+    given = _integers("shape", shape, 1, "1,224,224,3"), _integers("axes", axes, 0, "1,2")
     if model in zoo.names():
         return zoo.get(model)
     if model.endswith(".onnx"):
         if not Path(model).is_file():
             raise ValueError(f"model: got {model!r}, which is no file; takes {MODELS}")
-        return _importer("from_onnx")(model)
+        return _own(model, lambda: from_onnx(model, shape=given[0], spatial_axes=given[1]))
     module, colon, name = model.partition(":")
     if not colon:
         raise ValueError(f"model: got {model!r}; takes {MODELS}; zoo: {', '.join(zoo.names())}")
-    return _called(_callable(model, module, name), model, shape)
+    return _read(model, _named(model, module, name), *given)
 
 
-def _importer(name: str) -> Callable:
-    import erftheory
-
-    found = getattr(erftheory, name, None)
-    if found is None:
-        raise ValueError(f"model: this version has no {name}; takes a network of the zoo")
+def _integers(
+    name: str, text: str | None, least: int, example: str
+) -> tuple[int, ...] | None:  # fmt: skip
+    if text is None:
+        return None
+    try:
+        found = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least:
+        raise ValueError(f"{name}: got {text!r}; takes integers from {least} on, as in {example}")
     return found
 
 
-def _callable(model: str, module: str, name: str) -> Callable:
+def _named(model: str, module: str, name: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model: got {model!r} ({error}); takes {MODELS}") from None
-    if not callable(found):
-        raise ValueError(f"model: got {model!r}, a {type(found).__name__}; takes a callable")
+    except Exception as error:  # importing runs code of the user's own
+        raise _failed(model, error) from error
     return found
 
 
-def _called(function: Callable, model: str, shape: str | None) -> Network:
-    from erftheory import Network
+def _read(
+    model: str, found: Any, sizes: tuple[int, ...] | None, axes: tuple[int, ...] | None,
+    made: bool = False,
+) -> Network:  # fmt: skip
+    """The network of a Network, a torch module, a JAX function, or what makes one of them."""
+    from erftheory import Network, from_jax, from_torch
 
-    if shape is not None:
-        import jax
-
-        try:
-            sizes = tuple(int(n) for n in shape.split(","))
-        except ValueError:
-            raise ValueError(f"shape: got {shape!r}; takes integers such as 1,224,224,3") from None
-        return _importer("from_jax")(function, jax.ShapeDtypeStruct(sizes, "float32"))
-    try:
-        network = function()
-    except TypeError as error:
+    if isinstance(found, Network):
+        return found
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(found, torch.nn.Module):
+        if sizes is None:
+            raise ValueError(f"shape: got none for {model!r}, a torch module; takes 1,3,224,224")
+        return _own(model, lambda: from_torch(found, torch.zeros(sizes), spatial_axes=axes))
+    if not callable(found):
+        what = f"which returns {type(found).__name__}" if made else type(found).__name__
+        raise ValueError(f"model: got {model!r} ({what}); takes {MODELS}")
+    if not made and not _needs_arguments(found):
+        return _read(model, _own(model, found), sizes, axes, made=True)
+    if sizes is None:
         raise ValueError(
-            f"model: got {model!r} ({error}); takes a callable without arguments that returns a "
-            "Network, or --shape for a JAX function"
-        ) from None
-    if not isinstance(network, Network):
-        raise ValueError(
-            f"model: got {model!r}, which returns a {type(network).__name__}; takes a callable "
-            "that returns a Network"
+            f"shape: got none for {model!r}; takes that of the one array the function takes, "
+            "such as 1,224,224,3, or a model without arguments"
         )
-    return network
+    import jax
+
+    example = jax.ShapeDtypeStruct(sizes, "float32")
+    return _own(model, lambda: from_jax(found, example, spatial_axes=axes))
+
+
+def _needs_arguments(function: Callable) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none to look at
+        return True
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(p.default is p.empty and p.kind not in optional for p in parameters)
+
+
+def _own(model: str, call: Callable[[], Any]) -> Any:
+    """Runs code of the user's own: what it raises is bad usage of MODEL. What this package refuses
+    says so itself."""
+    try:
+        return call()
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+        if isinstance(error, ValueError) and where.startswith("erftheory."):
+            raise
+        raise _failed(model, error) from error
+
+
+def _failed(model: str, error: Exception) -> ValueError:
+    lines = str(error).strip().splitlines() or [""]
+    return ValueError(f"model: got {model!r} ({type(error).__name__}: {lines[0]}); takes {MODELS}")
 
 
 def _pixels(value: str | None, name: str) -> Any:
@@ -161,6 +232,8 @@ def _whole(path: str, write: Callable[[str], Any]) -> None:
     try:
         write(str(beside))
         os.replace(beside, target)
+    except OSError as error:
+        raise click.FileError(path, error.strerror or str(error)) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -186,7 +259,8 @@ def summary(network: Network, spacing: str | None, signal: str, init: str):
 @click.option("--image", default=None, metavar="224", help="Pixels of a finite image, padded.")
 @click.option("--unit", default=None, metavar="3,5", help="Index of the output unit.")
 @click.option("--window", default=None, help='Pixels about the centre, or deviations ("8 std").')
-@click.option("--out", default=None, metavar="PATH", help="Picture (png, pdf, svg) or record (npz)")
+@click.option("--out", default=None, metavar="PATH", callback=_target(*PICTURES, ".npz"),
+              help="Picture (png, pdf, svg) or record (npz)")  # fmt: skip
 def erf(network: Network, image, unit, window, out, signal: str, init: str):
     """The exact effective receptive field, in numbers and as a picture."""
     from erftheory import exact, receptive_field
@@ -225,9 +299,6 @@ def _picture(found: Any, path: str) -> None:
     if path.endswith(".npz"):
         found.save(path)
         return
-    if not path.endswith((".png", ".pdf", ".svg")):
-        suffix = Path(path).suffix
-        raise ValueError(f"out: got a path with {suffix!r}; takes .png, .pdf, .svg or .npz")
     found.plot().savefig(path, bbox_inches="tight")
 
 

@@ -50,6 +50,17 @@ def blocks(x, r=2):
     return x.reshape(n, h // r, v // r, r * r * c)
 
 
+def nested_slice(x):
+    y = stem(x)
+    inner = jnp.concatenate([y, conv(y, w(3, 7, 7, C, C))], -1)
+    return jnp.concatenate([inner, conv(y, w(3, 5, 5, C, C))], -1)[..., :2]
+
+
+def single_channels(x):
+    y = stem(x)
+    return jnp.concatenate([y[..., :1], conv(y, w(3, 7, 7, C, 1))], -1)[..., :1]
+
+
 def windowed(y, p=4):
     """Attention within windows of p × p pixels (Swin)."""
     n, h, v, c = y.shape
@@ -138,6 +149,11 @@ MODELS = {
     ),
     "roll": lambda x: k3(jnp.roll(stem(x), (-2, -3), (1, 2))),
     "scan": scanned,
+    "repeat beside": lambda x: k3(
+        jnp.repeat(jnp.repeat(k3(stem(x), 2), 2, axis=1), 2, axis=2) + stem(x)
+    ),
+    "nested slice": nested_slice,
+    "single channels": single_channels,
     "cond": lambda x: lax.cond(True, k3, lambda y: y, stem(x)),
     "remat": lambda x: jax.checkpoint(lambda y: k3(jax.nn.gelu(y)))(stem(x)),
     "depthwise": lambda x: conv(stem(x), w(12, 5, 5, 1, C), feature_group_count=C),

@@ -305,7 +305,7 @@ class Assembler(Pointwise):
             if isinstance(v, Signal):
                 parts.append((start, start + size, v))
             start += size
-        plainly = all(sum(a.axis == CHANNEL for d in s.dims for a in d) == 1 for s in flat)
+        plainly = all(sum(a.axis == CHANNEL for d in s.dims for a in d) <= 1 for s in flat)
         return Signal(node, dims, parts=tuple(parts) if plainly else ())
 
     def _beside(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Signal:

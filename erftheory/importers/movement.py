@@ -18,6 +18,7 @@ from erftheory.importers.signals import (
     Signal,
     Unreadable,
     Value,
+    length,
     plain,
     reshape,
     spatial,
@@ -94,7 +95,7 @@ def _split(
             first, last, part = kept[0]
             if (first, last) == (start, limit):
                 return part
-            return make.select(part, dims)
+            return _split(make, part, axis, start - first, limit - first, stride)
     return make.select(value, dims)
 
 
@@ -210,7 +211,7 @@ def _dynamic_slice(make, eqn, inputs, search):
 def _split_equation(make, eqn, inputs, search):
     axis, results, start = eqn.params["axis"], [], 0
     value = inputs[0]
-    for size in eqn.params["sizes"]:
+    for size in map(int, eqn.params["sizes"]):  # NumPy's, whose products overflow
         if not isinstance(value, Signal):
             results.append(value)
             continue
@@ -227,6 +228,41 @@ def _pad(make, eqn, inputs, search):
 
 def _concatenate(make, eqn, inputs, search):
     return make.concat(inputs, eqn.params["dimension"], eqn.outvars[0].aval.shape)
+
+
+def _stack(make, eqn, inputs, search):
+    axis, values = eqn.params["axis"], []
+    for v in inputs:
+        if isinstance(v, Signal):
+            v = replace(v, dims=(*v.dims[:axis], (), *v.dims[axis:]), parts=())
+        elif isinstance(v, Constant):
+            v = Constant((*v.shape[:axis], 1, *v.shape[axis:]))
+        values.append(v)
+    return make.concat(values, axis, eqn.outvars[0].aval.shape)
+
+
+def _tile(make, eqn, inputs, search):
+    value, dims = inputs[0], []
+    if not isinstance(value, Signal):
+        return value
+    for dim, times in zip(value.dims, eqn.params["reps"]):
+        if times > 1 and spatial(dim):
+            raise Unreadable("an image repeated beside itself")
+        if spatial(dim):
+            dims.append(dim)
+        else:
+            dims.append(plain(CHANNEL, length(dim) * times) if dim else plain(COPY, times))
+    return make.select(value, tuple(dims))
+
+
+def _top_k(make, eqn, inputs, search):
+    value, axis = inputs[0], eqn.params["axis"]
+    if isinstance(value, Signal):
+        if spatial(value.dims[axis]):
+            raise Unreadable("an operation that runs along the whole image")
+        dims = (*value.dims[:axis], plain(CHANNEL, eqn.params["k"]), *value.dims[axis + 1 :])
+        value = make.select(value, dims)
+    return [make.pointwise(value, "other")] * 2
 
 
 def _rev(make, eqn, inputs, search):
@@ -278,6 +314,9 @@ RULES = {
     "split": _split_equation,
     "pad": _pad,
     "concatenate": _concatenate,
+    "stack": _stack,
+    "tile": _tile,
+    "top_k": _top_k,
     "rev": _rev,
     "gather": _gather,
 }

@@ -12,15 +12,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from erftheory.importers.signals import Constant, Dim, Global, Signal, Value, spatial, unite
+from erftheory.importers.signals import (
+    Constant,
+    Dim,
+    Global,
+    Signal,
+    Unreadable,
+    Value,
+    spatial,
+    unite,
+)
 from erftheory.network.graph import Input, Node, Op, Sum
-from erftheory.network.imported import Scale
+from erftheory.network.imported import Channels, Scale
 from erftheory.network.layers import Activation, BatchNorm, GlobalAvgPool
 
 KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
     "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
 }  # fmt: skip
+STATISTICS = ("stat", "rstat", "sstat")  # a mean over channels, its inverse, its root
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
 Own = Callable[[], np.ndarray | None]
@@ -41,7 +51,7 @@ class Pointwise:
         self.scope = ""
         self._notes: dict[str, list[str]] = {}
         self.weights: dict[int, tuple[Own, int]] = {}  # of convolutions, and their groups
-        self._flushed: dict[tuple[int, str, float], int] = {}
+        self._flushed: dict[tuple[int, str, float, int | None], int] = {}
 
     def add(self, op: Op, *inputs: int) -> int:
         self.nodes.append(Node(op, inputs, self.scope))
@@ -51,6 +61,16 @@ class Pointwise:
         """A node for a value without pixels, where it ends the network."""
         self.note("the output depends on the whole image: the receptive field is unbounded")
         return self.add(GlobalAvgPool(), value.node)
+
+    def ended(self, value: Signal | Global) -> int:
+        """A node for an output: pixel shuffles at its end count, tokens stay as they are."""
+        if isinstance(value, Global):
+            return self.add_global(value)
+        try:
+            value = self.settle(value)
+        except Unreadable:
+            pass
+        return self.flush(value).node
 
     def note(self, text: str) -> None:
         self._notes.setdefault(text, []).append(self.scope)
@@ -73,7 +93,9 @@ class Pointwise:
         scaled = abs(abs(signal.scale) - 1) > _SAME and signal.scale != 0
         if not signal.tag and not scaled:
             return signal
-        key = signal.node, signal.tag, signal.scale
+        # reduced over channels, and no normalisation came of it
+        left = max(1, signal.channels) if signal.tag in STATISTICS else None
+        key = signal.node, signal.tag, signal.scale, left
         if key not in self._flushed:
             node = signal.node
             if signal.tag == "norm":
@@ -82,6 +104,8 @@ class Pointwise:
                 node = self.add(Activation(KNOWN[signal.tag]), node)
             elif signal.tag:
                 self.note("a pointwise function without a rule for its gain, taken as linear")
+            if left is not None:
+                node = self.add(Channels(left), node)
             if scaled:
                 node = self.add(Scale(abs(signal.scale)), node)
             self._flushed[key] = node
@@ -99,7 +123,7 @@ class Pointwise:
             )
         if tag == "linear":
             return value
-        if value.tag in ("stat", "rstat", "sstat"):
+        if value.tag in STATISTICS:
             new = {"rsqrt": "rstat", "sqrt": "sstat"}.get(tag, value.tag)
             return replace(value, tag=new)
         if value.tag in ("", "other") and tag == "erf" or (
@@ -149,7 +173,13 @@ class Pointwise:
             result = self._with_global(kind, result, held)
         return result
 
+    def settle(self, signal: Signal) -> Signal:
+        """Every axis in one plain dimension; the `Assembler` knows how."""
+        return signal
+
     def _pair(self, kind: str, a: Signal, b: Signal) -> Signal:
+        if any(spatial(x) and spatial(y) and x != y for x, y in zip(a.dims, b.dims)):
+            a, b = self.settle(a), self.settle(b)
         dims = unite([a.dims, b.dims])
         if a.node != b.node and a.tag in KNOWN and self.flush(a).node == b.node:
             a = self.flush(a)
@@ -160,10 +190,18 @@ class Pointwise:
         a, b = self.flush(a), self.flush(b)
         if kind == "mul":
             self.note("a product of two branches, read as their sum in the gains")
-        return Signal(self.add(Sum(None, None), a.node, b.node), dims)
+        nodes = [self._spread(v, Signal(v.node, dims).channels) for v in (a, b)]
+        return Signal(self.add(Sum(None, None), *nodes), dims)
+
+    def _spread(self, signal: Signal, channels: int) -> int:
+        """A node of so many channels: one that is broadcast (a gate of one channel) is repeated."""
+        if signal.channels == channels:
+            return signal.node
+        return self.add(Channels(channels), signal.node)
 
     def _with_global(self, kind: str, signal: Signal, held: Global) -> Signal:
-        statistic = not held.mixed
+        # a normalisation takes a mean off, or divides; what multiplies by one is a gate
+        statistic = not held.mixed and (kind != "mul" or held.inverse)
         if self.hold == "global" or (self.hold == "statistics" and statistic):
             what = "statistics of a normalisation" if statistic else "a mean over the image"
             self.note(f"{what} held constant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from erftheory.network.arguments import integer
 if TYPE_CHECKING:
     from erftheory.network.combine import Named, Repeat
     from erftheory.network.graph import Builder, Graph
+
+LISTED = 40  # names up to which a wrong one is answered with all of them
 
 
 class Network:
@@ -32,11 +35,12 @@ class Network:
         """The network up to and including the part called `endpoint` ("layer3", "layer3[0]/conv1").
 
         Raises:
-          ValueError: no part has that name; the message lists the names there are.
+          ValueError: no part has that name; the message lists the names there are, or of many
+            those that resemble it.
         """
         found = self.find(endpoint)
         if found is None:
-            names = ", ".join(self.endpoints()) or "none"
+            names = _near(endpoint, self.endpoints())
             raise ValueError(f"endpoint: got {endpoint!r}; takes one of: {names}")
         axes = self.axes
         return found if found.axes == axes or axes is None else _with_axes(found, axes)
@@ -96,6 +100,15 @@ class Network:
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+def _near(endpoint: str, names: tuple[str, ...]) -> str:
+    """The names there are; of many, those that resemble the endpoint, first and last otherwise."""
+    if len(names) <= LISTED:
+        return ", ".join(names) or "none"
+    near = difflib.get_close_matches(endpoint, names, LISTED // 2, 0.5)
+    shown = [*near, "…"] if near else [*names[: LISTED // 2], "…", *names[-2:]]
+    return f"{', '.join(shown)} ({len(names)} in all, see endpoints())"
 
 
 def _with_axes(network: Network, axes: int) -> Network:

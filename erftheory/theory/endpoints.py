@@ -120,8 +120,14 @@ def _locate(whole: Graph, network: Network, source: str, unroll: bool) -> int | 
     known: dict[tuple, int] = {}
     wanted = _keys(unrolled(part) if unroll else part, known)[-1]
     candidates = [i for i, key in enumerate(_keys(whole, known)) if key == wanted]
-    named = [i for i in candidates if _fits(source, whole.nodes[i].name)]
-    return next(iter(named or candidates), None)
+    own = part.nodes[-1].op
+
+    def rank(index: int) -> tuple[bool, bool]:
+        # branches may compute alike up to here: imported parts often have no name in the graph,
+        # and described ones may share a layer object
+        return whole.nodes[index].op is own, _fits(source, whole.nodes[index].name)
+
+    return max(candidates, key=rank, default=None)
 
 
 def _keys(graph: Graph, known: dict[tuple, int]) -> list[int]:
