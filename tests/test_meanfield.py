@@ -279,20 +279,6 @@ def test_jax_agrees_on_the_activations(name):
     np.testing.assert_allclose(ours, np.asarray(theirs), atol=2e-6)
 
 
-def test_max_pool_is_an_order_statistic():
-    law, _ = dist.activated(dist.STANDARD, "relu")
-    top = dist.maximum(law, 4)
-
-    def moment(k):
-        def density(x):
-            return x**k * 4 * stats.norm.cdf(x) ** 3 * stats.norm.pdf(x)
-
-        return integrate.quad(density, 0, 10)[0]
-
-    assert top.mean == pytest.approx(moment(1), rel=2e-3)
-    assert top.second == pytest.approx(moment(2), rel=2e-3)
-
-
 def test_average_pool_divides_the_variance_inside_channels():
     law, _ = dist.activated(dist.gaussian(2, 1), "relu")
     mean = dist.averaged(law, Fraction(1, 9))

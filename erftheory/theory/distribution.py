@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -66,6 +67,10 @@ class Law:
       symmetric: True if the law of a whole channel is that of its negative.
       make: computes `points` when first asked.
       view: computes `seen` when first asked; None if power sees the same law.
+      gates: behind an activation, E[φ′²] below the largest of so many pixels over E[φ′²]; None
+        if units pass power whatever their value is.
+      pooled: moments of the largest of so many pixels, where they are known closely
+        (`theory/largest.py`).
     """
 
     second: Weight
@@ -76,6 +81,8 @@ class Law:
     symmetric: bool
     make: Callable[[], Points] | None = None
     view: Callable[[], Law] | None = None
+    gates: Callable[[int], float] | None = None
+    pooled: Callable[[int], Any] | None = None
 
     @cached_property
     def points(self) -> Points:
@@ -137,6 +144,7 @@ def scaled(law: Law, power: Weight) -> Law:
         law.symmetric,
         law.make and make,
         law.view and (lambda: scaled(law.seen, power)),
+        law.gates,
     )
 
 
@@ -160,7 +168,8 @@ def normalised(law: Law) -> Law:
         flat = (nodes[None, :] - means[:, None]).ravel() / math.sqrt(variance)
         return binned(flat, probs.reshape(1, -1))
 
-    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make, _normal_view(law))
+    view = _normal_view(law)
+    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make, view, law.gates)
 
 
 def _normal_view(law: Law) -> Callable[[], Law] | None:
@@ -172,7 +181,7 @@ def _normal_view(law: Law) -> Callable[[], Law] | None:
         seen, variance = law.seen, to_float(law.variance)
         nodes, probs = seen.points
         moved = (nodes - law.mean) / math.sqrt(variance)
-        out, within = _discrete_law(moved, probs.sum(0)[None]), seen.within + seen.between
+        out, within = discrete_law(moved, probs.sum(0)[None]), seen.within + seen.between
         return replace(out, second=out.second + within / variance, within=within / variance)
 
     return view
@@ -194,20 +203,7 @@ def dropped(law: Law, rate: float) -> Law:
     return viewed(kept, lambda: scaled(law.seen, keep**-2))
 
 
-def maximum(law: Law, count: int) -> Law:
-    """The largest of `count` independent pixels of one channel."""
-    if count == 1:
-        return law
-    nodes, probs = discrete(law)
-    order = np.argsort(nodes, kind="stable")
-    nodes, probs = nodes[order], probs[:, order]
-    mass = probs.sum(1, keepdims=True)
-    below = np.cumsum(probs, axis=1) / mass
-    largest = np.diff(np.minimum(below, 1.0) ** count, axis=1, prepend=0.0)
-    return _discrete_law(nodes, mass * largest / largest.sum(1, keepdims=True))
-
-
-def _discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
+def discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
     total, means = probs.sum(0), class_means(nodes, probs)
     level = float(probs.sum(1) @ means**2)
     second, mean = float(total @ nodes**2), float(total @ nodes)

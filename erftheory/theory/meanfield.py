@@ -39,6 +39,7 @@ from erftheory.network.layers import (
 from erftheory.theory import distribution as dist
 from erftheory.theory.distribution import Group, Law, Weight, to_float
 from erftheory.theory.gains import Gains, Link
+from erftheory.theory.largest import maximum, opened
 from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, root, same
 from erftheory.theory.seen import Flow, Row, behind, correlated, flow, reached, summed
 from erftheory.theory.widths import widths
@@ -402,7 +403,7 @@ def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | No
         return law, 1, None
     taps = step.kernel.exact
     if isinstance(op, MaxPool):
-        return dist.maximum(law, len(taps)), 1, None
+        return maximum(law, len(taps)), opened(law, len(taps)), None
     if isinstance(op, AvgPool):
         share = Fraction(1, len(taps))
         return dist.averaged(law, share), share, 1

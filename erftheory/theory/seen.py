@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
+from erftheory.theory import largest
 from erftheory.theory.distribution import (
     Group,
     Law,
@@ -42,6 +43,7 @@ def behind(law: Law, name: str, out: Law) -> Law:
     """`out`, the law behind an activation of `law`, with what power sees of it."""
     if name == "linear":
         return out
+    out = largest.behind(out, law, name)
     if name != "relu" or law.between or not law.within:
         return viewed(out, lambda: _passed(law.seen, name))
     both = _Both(law, out)
