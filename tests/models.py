@@ -116,6 +116,17 @@ def scanned(x):
     return lax.scan(lambda y, k: (jax.nn.relu(conv(y, k)), None), stem(x), weights)[0]
 
 
+def upsampled(how):
+    """A coarse map beside itself, made by `how`, and a gate of one channel in front of it."""
+
+    def net(x):
+        y = k3(stem(x), 2)
+        y = how(y * jax.nn.sigmoid(conv(y, w(14, 3, 3, C, 1))))
+        return k3(y.reshape(1, 36, -1, C))
+
+    return net
+
+
 # what a NaN passes
 MODELS = {
     "strided": lambda x: k3(stem(x), 2),
@@ -154,6 +165,15 @@ MODELS = {
     ),
     "nested slice": nested_slice,
     "single channels": single_channels,
+    "stacked rows": upsampled(lambda y: jnp.stack([y, -y], 2)),
+    "tiled rows": upsampled(lambda y: jnp.tile(y[:, :, None], (1, 1, 2, 1, 1))),
+    "shuffled at the end": lambda x: shuffled(conv(stem(x), w(5, 3, 3, C, 16), 2)),
+    "channels reversed": lambda x: k3(stem(x[..., ::-1])),
+    "top channels": lambda x: conv(lax.top_k(stem(x), 2)[0], w(15, 3, 3, 2, C)),
+    "channels shuffled": lambda x: k3(
+        jnp.concatenate(jnp.split(stem(x), 2, -1)[::-1], -1)
+        .reshape(1, 36, 32, 2, C // 2).swapaxes(3, 4).reshape(1, 36, 32, C)
+    ),
     "cond": lambda x: lax.cond(True, k3, lambda y: y, stem(x)),
     "remat": lambda x: jax.checkpoint(lambda y: k3(jax.nn.gelu(y)))(stem(x)),
     "depthwise": lambda x: conv(stem(x), w(12, 5, 5, 1, C), feature_group_count=C),

@@ -59,7 +59,19 @@ def down():
     return nn.Conv2d(3, 4, 3, stride=2, padding=1)
 
 
+class Einsum(nn.Module):
+    """A product on channels written as an einsum."""
+
+    def __init__(self, before, dense):
+        super().__init__()
+        self.before, self.dense = before, dense
+
+    def forward(self, x):
+        return torch.einsum("nchw,dc->ndhw", self.before(x), self.dense.weight)
+
+
 MODULES = {
+    "einsum": (Einsum(down(), nn.Linear(4, 8)),),
     "transposed": (down(), nn.ConvTranspose2d(4, 4, 3, 2, padding=1, output_padding=1)),
     "transposed groups": (down(), nn.ConvTranspose2d(4, 4, 4, 2, padding=1, groups=2)),
     "bilinear": (down(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 4, 3)),

@@ -49,7 +49,9 @@ def probe_receptive_field(
       unit: index in the output grid; "center" is n_out // 2.
       mode: "nan" sets pixels to NaN. Every tap counts, zero weights too, and nothing is lost to
         rounding; but a function that tests its values (`where(x > 0, …)`) may hide a NaN, and
-        masked attention and batch statistics spread it to what they do not read. "perturb" adds
+        masked attention and batch statistics spread it to what they do not read, and XLA's max
+        pooling on CPUs loses it at some sizes (jaxlib 0.10), so that less seems to arrive; where
+        the two modes differ, look at both. "perturb" adds
         large random numbers to `seeds` random inputs and compares the outputs bit by bit; it
         misses pixels whose effect is below the rounding of the precision that JAX runs in.
       spatial_axes, output_axes: as for `gradient_erf`.

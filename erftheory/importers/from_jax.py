@@ -10,7 +10,7 @@ from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
 from erftheory.importers.jaxpr import Reader, SpatialAxes
 from erftheory.importers.pointwise import HOLD
-from erftheory.importers.signals import BATCH, CHANNEL, Atom, Global, Signal, Value
+from erftheory.importers.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 
@@ -79,13 +79,19 @@ def _spatial_axes(asked, read, shape) -> tuple[int, ...]:
         if not 1 <= len(axes) <= 3 or len(set(axes)) < len(axes):
             raise ValueError(f"spatial_axes: got {asked!r}; takes 1 to 3 dimensions of {shape}")
         return axes
-    try:  # every dimension is a candidate until a window says which ones it slides over
-        every = tuple(range(len(shape)))
-        read(every, Assembler(len(shape), "statistics"), search=True)
-    except SpatialAxes as found:
-        return found.axes
-    except ValueError:
-        pass
+    # every dimension is a candidate until a window says which ones it slides over; where something
+    # is done to the channels first, N…C and NC… are, if all the pixels of one are slid over
+    rank = len(shape)
+    for axes in (range(rank), range(1, rank - 1), range(2, rank)):
+        if not axes or (len(axes) < rank and len(axes) > 3):
+            continue
+        try:
+            read(tuple(axes), Assembler(len(axes), "statistics"), search=True)
+        except SpatialAxes as found:
+            if len(axes) == rank or sorted(found.axes) == list(range(len(axes))):
+                return tuple(axes[a] for a in found.axes)
+        except ValueError:
+            pass
     raise ValueError(
         "spatial_axes: got None, and no convolution or pooling reads the image; takes the "
         f"dimensions of {shape} that are pixels"
@@ -126,13 +132,8 @@ def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
 def _network(assembler, names, found, marks) -> ImportedNetwork:
     outputs, extra = {}, {}
     for (name, output), value in zip(names, found):
-        if isinstance(value, Signal):
-            node = assembler.flush(value).node
-        elif isinstance(value, Global):
-            node = assembler.add_global(value)
-        else:
-            continue
-        (outputs if output else extra)[name] = node
+        if not isinstance(value, Constant):
+            (outputs if output else extra)[name] = assembler.ended(value)
     if not outputs:
         raise ValueError("function: got outputs that do not depend on the image; takes a network")
     marks = {k: v for k, v in marks.items() if v > 0}

@@ -17,7 +17,6 @@ from erftheory.importers.signals import (
     CHANNEL,
     Atom,
     Constant,
-    Global,
     Signal,
     Unreadable,
     Value,
@@ -72,10 +71,8 @@ def from_onnx(
     outputs = {}
     for out in proto.graph.output:
         value = reader.values[out.name]
-        if isinstance(value, Signal):
-            outputs[out.name] = assembler.flush(value).node
-        elif isinstance(value, Global):
-            outputs[out.name] = assembler.add_global(value)
+        if not isinstance(value, Constant):
+            outputs[out.name] = assembler.ended(value)
     if not outputs:
         raise ValueError("model: got outputs that do not depend on the image; takes a network")
     marks = {k: n for k, n in reader.marks.items() if n > 0}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import windows
+from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_movement import MOVEMENT, axes_of, ranked
 from erftheory.importers.signals import (
@@ -244,6 +244,26 @@ def _matmul(make, at, inputs):
     return replace(found, dims=(*heads, first, last))
 
 
+def _einsum(make, at, inputs):
+    """A sum of products of two values: a contraction, then a transposition."""
+    terms, _, out = at["equation"].replace(" ", "").partition("->")
+    labels = terms.split(",")
+    plainly = all(len(set(t)) == len(t) == len(v.shape) for t, v in zip(labels, inputs))
+    if len(labels) != 2 or not out or not plainly:  # diagonals, ellipses, more than two
+        raise Unreadable(f"the sum {at['equation']!r}")
+    a, b = labels
+    batch = [c for c in a if c in b and c in out]
+    summed = [c for c in a if c in b and c not in out]
+    order = [*batch, *(c for c in a if c not in b), *(c for c in b if c not in a)]
+    if set(order) != set(out):
+        raise Unreadable(f"the sum {at['equation']!r}")
+    sizes = {c: n for t, v in zip(labels, inputs) for c, n in zip(t, v.shape)}
+    numbers = tuple(tuple([t.index(c) for c in part] for t in labels) for part in (summed, batch))
+    shape = [sizes[c] for c in order]
+    found = windows.contracted(make, inputs[0], inputs[1], numbers, shape)
+    return movement.transposed(make, found, [order.index(c) for c in out])
+
+
 def _batch_norm(make, at, inputs):
     value, scale, _, _, variance = inputs[:5]
     rank = len(value.shape) if isinstance(value, Signal) else 4
@@ -312,6 +332,7 @@ RULES: dict[str, Callable] = {
     "GlobalLpPool": _global_pool,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": _einsum,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _normalised,
     "GroupNormalization": _normalised,
