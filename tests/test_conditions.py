@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -131,6 +132,20 @@ def test_dropout_between_fixed_layers_is_refused():
         Chain(Conv(3), pool, pool, Dropout(0.5), ndim=1),
     ):
         assert moments(net) == plain
-    # pools apart are squared apart, dropped between or not
-    apart = Chain(pool, Dropout(0.5), Conv(3), pool, ndim=1)
-    assert moments(apart) == moments(Chain(pool, Conv(3), pool, ndim=1))
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("image", [None, 9])
+def test_dropout_weakens_what_neighbouring_gradients_share(last, image):
+    """Two pools, a convolution and a dropout between, over all nets of signs and all masks."""
+    pool = AvgPool(3, stride=1)
+    middle = (Conv(3), Dropout(0.5)) if last else (Dropout(0.5), Conv(3))
+    total = np.zeros(7)
+    for weights in product((-1, 1), repeat=3):
+        for masks in product((0, 2), repeat=3 if last else 5):
+            g = np.ones(3)
+            g = np.convolve(g * masks, weights) if last else np.convolve(g, weights) * masks
+            total += np.convolve(g, np.ones(3)) ** 2
+    erf = exact(Chain(pool, *middle, pool, ndim=1), image=image)
+    assert erf.error.kind == "relative"
+    assert erf.map[erf.map > 0] == pytest.approx(total / total.sum(), rel=1e-12)

@@ -63,12 +63,15 @@ def _resize(make, at, inputs):
         given = known(inputs[place], "scales")
     if given is not None and len(given):
         scales = [float(s) for s in given]
-        sizes = [int(math.floor(n * s + 1e-6)) for n, s in zip(shape, scales)]
+        # a scale of float32 may lie below the ratio that it stands for
+        sizes = [int(math.floor(n * s * (1 + 1e-6))) for n, s in zip(shape, scales)]
     else:
         sizes = [int(n) for n in known(inputs[3], "sizes")]
         scales = [m / n for m, n in zip(sizes, shape)]
     if len(sizes) != rank or "axes" in at:
         raise Unreadable("a resize of some axes")
+    if at.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Unreadable("a resize that keeps the ratio of the sides")
     mode = str(at.get("mode", "nearest")).replace("bilinear", "linear")
     plainly = "asymmetric" if len(inputs) == 2 else "half_pixel"  # Upsample, and Resize's default
     coordinates = at.get("coordinate_transformation_mode", plainly)
@@ -83,7 +86,11 @@ def _resize(make, at, inputs):
         if coordinates == "align_corners":
             way = "asymmetric"  # what aligned corners tend to in the middle of large images
             make.note("a resize with aligned corners, read as on an unbounded image")
-        matrix = interpolation(shape[i], sizes[i], mode, way, rounding, scales[i])
+        matrix = interpolation(
+            shape[i], sizes[i], mode, way, rounding, scales[i],
+            antialias=bool(at.get("antialias")), outside=not at.get("exclude_outside"),
+            cubic=at.get("cubic_coeff_a", -0.75),
+        )  # fmt: skip
         value = windows.resize(make, value, axis, matrix)
     return value
 

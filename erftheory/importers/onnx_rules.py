@@ -174,8 +174,10 @@ def _conv_transpose(make, at, inputs):
         if wanted or auto.startswith("SAME"):
             size = wanted[-n:][i] if wanted else m * s
             total = s * (m - 1) + e + span + 1 - size
-            half = total // 2
-            low, high = (half, total - half) if auto == "SAME_UPPER" else (total - half, half)
+            half = max(0, total) // 2  # a kernel shorter than the stride leaves nothing to cut
+            low = half if auto == "SAME_UPPER" else max(0, total) - half
+            size = size if wanted else size + min(0, total)
+            high = s * (m - 1) + e + span + 1 - size - low
         rows.append((i + 2, k, 1, s, d, (span - low, span - high + e)))
         sizes[i + 2] = size
     out = weights.shape[1] * group

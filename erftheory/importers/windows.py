@@ -137,10 +137,13 @@ def slide(
         u * (image.size(a) - 1) + 1 + sum(p) - s
         for a, (u, p, s) in enumerate(zip(lift, pads, span))
     ]
-    found = make.convolution(image, rule, fine, channels, groups, own)
-    if max(stride) > 1:
-        still = (0,) * n
-        found = make.moved(found, still, still, tuple(stride), extent)
+    # a transposed layer pads behind its map but never cuts more there than in front
+    surplus = [max(0, b - max(0, a)) for a, b in zip(before, after)]
+    made = [n + extra for n, extra in zip(fine, surplus)]
+    found = make.convolution(image, rule, made, channels, groups, own)
+    if max(stride) > 1 or any(surplus):
+        cut = tuple(-extra for extra in surplus)
+        found = make.moved(found, (0,) * n, cut, tuple(stride), extent)
     return found
 
 
@@ -284,14 +287,10 @@ def resize(make: Assembler, value: Signal, axis: int, matrix: np.ndarray) -> Sig
     """An axis of the image times a matrix (outputs, inputs)."""
     found = value
     sizes = [value.size(a) for a in range(make.ndim)]
-    for rule, label in steps(make.ndim, axis, matrix):
-        # between the two steps of a rational ratio the size is not the output's
-        sizes[axis] = matrix.shape[0] if not rule.up or max(rule.stride) == 1 else -1
-        if sizes[axis] < 0:
-            sizes[axis] = matrix.shape[1] * rule.stride[axis]
+    for rule, label, size in steps(make.ndim, axis, matrix):
+        sizes[axis] = size
         found = make.window(found, rule, sizes, label)
-    sizes[axis] = matrix.shape[0]
-    return replace(found, dims=make.resized(found.dims, sizes))
+    return found
 
 
 def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int]) -> Value:

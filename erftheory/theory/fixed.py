@@ -11,23 +11,26 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
 from erftheory.network.kernel import Kernel
+from erftheory.theory.lags import lift, reader, within
 from erftheory.theory.walk import Factor, Port, RawEdge
 
 # What `ErrorBound.note` says where correlations matter (`remembers`).
-CORRELATED = "correlations of gradients behind fixed layers are left out"
+CORRELATED = "correlations of gradients behind fixed layers are followed only nearly"
 
 # A path is the tuple of edges from a source port (uncorrelated gradients) down to some port.
 
 
-def square_fixed(raw, order, outputs, jumps):
+def square_fixed(raw, order, outputs, jumps, lifted=False):
     """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port.
 
     Returns the edges, and whether powers alone fall short (`remembers`); `jumps` are the lattice
-    points per pixel of every node.
+    points per pixel of every node. With `lifted`, lags are followed as well (`theory/lags.py`), and
+    the second value says whether something was left out.
     """
     if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
         return raw, False
@@ -62,7 +65,7 @@ def square_fixed(raw, order, outputs, jumps):
             paths[port] = dict(found)
 
     def shared(edge, node: int) -> bool:
-        places = _places(edge)
+        places = edge.run
         return len({tuple(p % j for p, j in zip(q, jumps[node])) for q in places}) < len(places)
 
     apart = {
@@ -71,6 +74,9 @@ def square_fixed(raw, order, outputs, jumps):
         for e in edges
         if e.run
     }
+    if lifted:
+        result, whole = lift(result, order, [p for p, _ in outputs], _Moves(jumps))
+        return result, not whole
     return result, remembers(result, order, lambda e: apart.get(id(e), (False, False)))
 
 
@@ -93,14 +99,75 @@ def remembers(arriving, order, ends) -> bool:
     return False
 
 
-def _places(edge) -> set[tuple[int, ...]]:
-    """Lattice points that the factors of one edge reach."""
-    places = {(0,) * len(edge.shift)}
+def _taps(edge, shift) -> dict[tuple[int, ...], Fraction]:
+    """Amplitudes of one fixed edge by lattice point, the run's shift included."""
+    found = {shift: Fraction(1)}
     for f in edge.factors:
         taps = zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
-        steps = [tuple(a * s for a, s in zip(index, f.spacing)) for index, v in taps if v]
-        places = {tuple(map(sum, zip(p, s))) for p in places for s in steps}
-    return places
+        steps = [(tuple(a * s for a, s in zip(i, f.spacing)), Fraction(v)) for i, v in taps if v]
+        found = {tuple(map(sum, zip(p, q))): u * v for p, u in found.items() for q, v in steps}
+    return found
+
+
+class _Moves:
+    """What edges of the plane do to lags, in lattice points."""
+
+    def __init__(self, jumps):
+        self.jumps, self.ndim = jumps, len(jumps[0])
+        self.products: dict[int, dict] = {}  # by run: difference of lags to squared taps
+
+    def span(self, edge, port) -> tuple[int, ...]:
+        return tuple(max(axis) - min(axis) for axis in zip(*edge.run)) if edge.run else ()
+
+    def back(self, edge, port, reach) -> tuple[int, ...]:
+        return tuple(map(sum, zip(reach, self.span(edge, port)))) if edge.run else reach
+
+    def of(self, edge, port, lag, out, farthest):
+        """Yields (lag at the port, edge, whether exact) for lags up to `farthest`; `out` is `lag`
+        of the reader or −lag."""
+        origin, jump = reader(edge.reader, lag), self.jumps[port[0]]
+        if not edge.run:
+            memory = edge.memory if any(lag) else 1.0
+            aligned = not any(n % j for n, j in zip(lag, jump))
+            if memory and aligned and within(lag, farthest):
+                gain = edge.gain if memory == 1 else edge.gain * memory
+                exact = not (edge.nearly and any(lag))
+                yield lag, replace(edge, reader=origin, gain=gain), exact
+            return
+        back = (0,) * self.ndim if out == lag else lag  # R(t, −τ) = R(t − τ, τ)
+        for step, (factor, kernel, spacing, shift) in self._products(edge).items():
+            to = tuple(map(sum, zip(out, step)))
+            if any(n % j for n, j in zip(to, jump)) or not within(to, farthest):
+                continue
+            memory = (edge.memory if any(to) else 1.0) * (edge.before if any(lag) else 1.0)
+            if memory:
+                gain = edge.gain * factor if memory == 1 else edge.gain * factor * memory
+                place = tuple(map(sum, zip(shift, back)))
+                factors = (Factor(kernel, spacing),)
+                yield (
+                    to,
+                    RawEdge(origin, gain, factors, place, edge.restrict, "random"),
+                    not edge.nearly or memory == 1,
+                )
+
+    def _products(self, edge) -> dict:
+        """By δ, Σ_a f_a f_{a+δ} over Σ f_a², and the kernel of the products of mass 1."""
+        if id(edge) not in self.products:
+            taps, found = edge.run, {}
+            whole = sum(v * v for v in taps.values())
+            steps = {tuple(b - a for a, b in zip(p, q)) for p in taps for q in taps}
+            for step in sorted(steps):
+                pairs = {
+                    p: v * taps[q]
+                    for p, v in taps.items()
+                    if (q := tuple(map(sum, zip(p, step)))) in taps
+                }
+                mass = sum(pairs.values())
+                if mass:
+                    kernel = _dense({p: v / mass for p, v in pairs.items()})
+                    found[step] = (mass / whole, *kernel)
+            self.products[id(edge)] = found
+        return self.products[id(edge)]
 
 
 def below(raw) -> dict:
@@ -156,8 +223,21 @@ def _squared(source, paths):
         shift = tuple(map(sum, zip(*(e.shift for e in path))))
         gain = math.prod(e.gain for e in path)
         grid = next((e.restrict for e in fixed if e.restrict), None)
-        return RawEdge(source, gain, factors, shift, grid, "random", run=bool(fixed))
+        run = _taps(fixed[0], shift) if fixed else None
+        return RawEdge(source, gain, factors, shift, grid, "random", run, **_kept(path))
     return _composed(source, paths)
+
+
+def memories(path) -> tuple[float, float, bool]:
+    """What a path keeps of a lag before its first fixed layer, and after; and whether nearly."""
+    first = next((i for i, e in enumerate(path) if e.kind == "fixed"), 0)
+    before, after = (math.prod(e.memory for e in part) for part in (path[:first], path[first:]))
+    return before, after, any(e.nearly for e in path)
+
+
+def _kept(path) -> dict:
+    before, memory, nearly = memories(path)
+    return {"memory": memory, "before": before, "nearly": nearly}
 
 
 def _composed(source, paths):
@@ -187,7 +267,8 @@ def _composed(source, paths):
     power = sum(t * t for t in total.values())
     kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
     factor = (Factor(kernel, spacing),)
-    return RawEdge(source, common * power, factor, shift, grid, "random", run=True)
+    kept = _kept(paths[0])
+    return RawEdge(source, common * power, factor, shift, grid, "random", dict(total), **kept)
 
 
 def unmasked(path) -> None:

@@ -35,12 +35,13 @@ class Gains:
       channels: for each node, the number of channels of its groups.
       links: for each node, its links.
       runs: for a `Loop` node, its iterations as (count, gains inside), output first.
-      transfer: power gain of the whole graph, input group 0 per output group 0.
+      gates: for an activation, its name and the laws of the groups that it reads.
     """
 
     channels: list[tuple[int, ...]] = field(default_factory=list)
     links: list[tuple[Link, ...]] = field(default_factory=list)
     runs: dict[int, list[tuple[int, Gains]]] = field(default_factory=dict)
+    gates: dict[int, tuple[str, tuple]] = field(default_factory=dict)
 
 
 def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:

@@ -152,7 +152,7 @@ class _Grid:
         for start in range(0, len(units), size):
             batch = units[start : start + size]
             found = _pull(self.flat, batch)
-            plane = self._plane(batch)
+            plane = self._plane(batch, found.mass)
             beside = _pull(self.flat, batch, absolute=True) if self.signed else None
             for i, unit in enumerate(batch):
                 yield self._record(found, i, unit, plane[i], beside)
@@ -209,9 +209,9 @@ class _Grid:
             return ErrorBound("relative", bound, "every pixel"), True
         return ErrorBound("rounding", bound + 1e-270, "sum over pixels"), False
 
-    def _plane(self, units: list[tuple[int, ...]]) -> list[float | None]:
-        """Log of each unit's mass on the unbounded plane, beside the mass of all phases; None
-        where it is not known."""
+    def _plane(self, units: list[tuple[int, ...]], mass: float) -> list[float | None]:
+        """Log of each unit's mass on the unbounded plane over e^mass, which the map on the image
+        was divided by; None where it is not known."""
         if not self.flat.uneven:
             return [0.0] * len(units)
         graph = self.network.graph
@@ -233,7 +233,8 @@ class _Grid:
         sums: dict[tuple[int, ...], float | None] = {}
         for i, phase in enumerate(chosen):
             total = math.prod(float(part[i].sum()) for part in found.parts)
-            sums[phase] = found.scale + math.log(total) if total > 0 else None
+            log = found.scale + found.mass - mass
+            sums[phase] = log + math.log(total) if total > 0 else None
         return [sums[phases[u]] for u in units]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from itertools import count
@@ -16,11 +17,12 @@ import numpy as np
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.layers import Dropout, GlobalAvgPool, Layer, Step
 from erftheory.theory import grid_layers as layers
-from erftheory.theory.fixed import below, fixed_ahead, recombining, remembers, unmasked
+from erftheory.theory.fixed import below, fixed_ahead, memories, recombining, remembers, unmasked
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.grid_layers import Shape, Terms
+from erftheory.theory.lags import Lag, agreement, lift, reader, within
 from erftheory.theory.masses import plain, product
-from erftheory.theory.reading import meets
+from erftheory.theory.reading import fixed_layers, meets
 
 Port = tuple[int, int]
 
@@ -36,6 +38,7 @@ class FlatNode:
     channels: tuple[int, ...]
     before: Shape
     shape: Shape
+    gates: tuple[str, tuple] | None = None
 
     @property
     def spatial(self) -> bool:
@@ -74,7 +77,8 @@ def flatten(graph: Graph, image: Shape, kind: str, init: str | None, mode: str) 
     Raises:
       ValueError: a layer without output pixels, or maps of different sizes that meet.
     """
-    if init is None or not meets(graph):
+    correlates = kind == "variance" and fixed_layers(graph) > 1  # lags pass activations
+    if init is None or not (meets(graph) or correlates):
         gains = structural_gains(graph, kind)
     else:
         from erftheory.theory.meanfield import meanfield_gains
@@ -117,7 +121,8 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
                     "larger image"
                 )
         links, channels = gains.links[index], gains.channels[index]
-        flat.nodes.append(FlatNode(op, step, inputs, links, channels, before, after))
+        gates = gains.gates.get(index)
+        flat.nodes.append(FlatNode(op, step, inputs, links, channels, before, after, gates))
         place.append(len(flat.nodes) - 1)
     return place[-1]
 
@@ -166,7 +171,10 @@ class GridEdge:
     kind: str
     key: Any  # equal for edges of the same operator
     terms: Callable[[], Terms]
-    run: bool = False  # stands for fixed layers
+    run: Callable[[], Terms] | None = None  # of fixed layers: their amplitudes
+    memory: float = 1.0  # of activations and dropout, what a product of neighbours keeps; in a run
+    before: float = 1.0  # … that of those nearer to the output than its fixed layers
+    nearly: bool = False  # `memory` is not the whole truth
 
 
 def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
@@ -187,9 +195,23 @@ def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
             gain = link.gain
             if node.spatial and node.step is None and flat.kind == "variance":
                 gain = gain / math.prod(node.before)  # the power that a mean of so many keeps
-            edge = GridEdge((index, link.target), gain, kind, key, terms)
+            memory = _memory(node, link.source)
+            nearly = memory != 1 and not isinstance(node.op, Dropout)
+            reads = index, link.target
+            edge = GridEdge(reads, gain, kind, key, terms, memory=memory, nearly=nearly)
             found.setdefault(port, []).append(edge)
     return found
+
+
+def _memory(node: FlatNode, group: int) -> float:
+    if isinstance(node.op, Dropout):
+        return 1 - node.op.rate
+    if node.gates is not None:
+        name, laws = node.gates
+        return agreement(laws[group], name)
+    step = node.step
+    routes = step is not None and step.kind == "routing" and not step.up and step.kernel.mass > 1
+    return 0.0 if routes else 1.0
 
 
 _fresh = count()
@@ -230,6 +252,11 @@ def squares(
         else:
             paths[port] = dict(found)
     flat.approximate = _remembers(flat, result, order)
+    if flat.approximate:
+        result, whole = lift(result, order, outputs, _Moves(flat))
+        # a padding that repeats pixels of the image adds up gradients of pixels far apart
+        flat.approximate = not whole or flat.mode in ("reflect", "replicate", "circular")
+        flat.uneven = True
     return result
 
 
@@ -260,9 +287,11 @@ def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> Grid
     """One edge from `source` that acts on powers as all `paths` together."""
     fixed = [e for path in paths for e in path if e.kind == "fixed"]
     gains = [math.prod(float(e.gain) for e in path) for path in paths]
+    before, memory, nearly = memories(paths[0])
     if not fixed:
         gain = gains[0] if len(paths) == 1 else sum(map(math.sqrt, gains)) ** 2
-        return GridEdge(source, gain, "random", "still", paths[0][0].terms)
+        still = paths[0][0].terms
+        return GridEdge(source, gain, "random", "still", still, None, memory, before, nearly)
     if len(paths) > 1 or len(fixed) > 1:
         flat.uneven = True
     # taps of mass 1 as amplitudes: their own Σv² is part of the gain
@@ -270,7 +299,7 @@ def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> Grid
     total = sum(math.sqrt(g / p) for g, p in zip(gains, own)) ** 2 if len(paths) > 1 else gains[0]
 
     @cache
-    def terms() -> Terms:
+    def run() -> Terms:
         found: Terms = ()
         for path, gain, power in zip(paths, gains, own):
             run: Terms = ((1.0, (None,) * flat.ndim),)
@@ -278,11 +307,84 @@ def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> Grid
                 run = layers.composed(e.terms(), run)
             amplitude = math.sqrt(gain / power / total)
             found += tuple((amplitude * w, axes) for w, axes in run)
-        return layers.squared(found)
+        return found
+
+    @cache
+    def terms() -> Terms:
+        return layers.squared(run())
 
     for path in paths:
         unmasked(path)
-    return GridEdge(source, total, "random", next(_fresh), terms, run=True)
+    return GridEdge(source, total, "random", next(_fresh), terms, run, memory, before, nearly)
+
+
+class _Moves:
+    """What edges on a grid do to lags, in pixels of the node that they arrive at."""
+
+    def __init__(self, flat: Flat):
+        self.flat, self.ndim = flat, flat.ndim
+        self.shapes: dict[Any, tuple] = {}
+        self.products: dict[Any, Any] = {}
+
+    def _shape(self, edge: GridEdge) -> tuple[tuple[float, int], ...]:
+        """By axis, pixels in per pixel out of a run, and how many one output reads."""
+        if edge.key not in self.shapes:
+            assert edge.run is not None
+            rows = zip(*(axes for _, axes in edge.run()))
+            self.shapes[edge.key] = tuple(
+                layers.scale_and_reach(axis, self.flat.mode == layers.TORUS) for axis in rows
+            )
+        return self.shapes[edge.key]
+
+    def span(self, edge: GridEdge, port: Port) -> Lag:
+        return tuple(reach for _, reach in self._shape(edge))
+
+    def back(self, edge: GridEdge, port: Port, reach: Lag) -> Lag:
+        if edge.run is not None:
+            return tuple(math.ceil((n + w) / s) for n, (s, w) in zip(reach, self._shape(edge)))
+        step = None if edge.key == "still" else self.flat.nodes[edge.key].step
+        if step is None:
+            return reach
+        return tuple(n * s if step.up else n // s for n, s in zip(reach, step.stride))
+
+    def of(self, edge: GridEdge, port: Port, lag: Lag, out: Lag, farthest: Lag):
+        """Yields (lag at the port, edge, whether exact) for lags up to `farthest`; `out` is `lag`
+        of the reader or −lag."""
+        origin = reader(edge.reader, lag)
+        if edge.run is None:
+            for to, new, exact in self._kept(edge, origin, lag):
+                if within(to, farthest):
+                    yield to, new, exact
+            return
+        found = edge.run()
+        ranges = [
+            range(max(-m, math.floor(s * n) - w), min(m, math.ceil(s * n) + w) + 1)
+            for n, (s, w), m in zip(out, self._shape(edge), farthest)
+        ]
+        ring, sizes = self.flat.mode == layers.TORUS, self.flat.nodes[port[0]].shape
+        for to in itertools.product(*ranges):
+            if to < (0,) * self.ndim:
+                continue  # −to has it
+            terms = layers.lagged(found, sizes, to, lag, out == lag, ring, self.products)
+            memory = (edge.memory if any(to) else 1.0) * (edge.before if any(lag) else 1.0)
+            if terms and memory:
+                gain, exact = edge.gain * memory, not edge.nearly or memory == 1
+                new = replace(edge, reader=origin, gain=gain, run=None)
+                key = edge.key if not any(to) and not any(lag) else next(_fresh)
+                yield to, replace(new, key=key, terms=lambda t=terms: t), exact
+
+    def _kept(self, edge: GridEdge, origin: Port, lag: Lag):
+        if not any(lag):
+            yield lag, replace(edge, reader=origin), True
+            return
+        step = None if edge.key == "still" else self.flat.nodes[edge.key].step
+        to, exact = lag, not edge.nearly
+        if step is not None:
+            if step.up and any(n % s for n, s in zip(lag, step.stride)):
+                return
+            to = tuple(n // s if step.up else n * s for n, s in zip(lag, step.stride))
+        if edge.memory:
+            yield to, replace(edge, reader=origin, gain=edge.gain * edge.memory), exact
 
 
 def _power(flat: Flat, edge: GridEdge) -> float:

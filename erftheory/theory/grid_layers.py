@@ -7,6 +7,7 @@ falls on. Squares stay products too: (Σ_t ⊗A_t)² elementwise is Σ_{t,u} ⊗
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -165,6 +166,68 @@ def _times(a: Matrix, b: Matrix) -> Matrix:
     n = (b if a is None else a).shape[0]
     a, b = (sparse.eye_array(n, format="csr") if m is None else m for m in (a, b))
     return a.multiply(b).tocsr()
+
+
+def lagged(
+    found: Terms, sizes: Shape, to: Shape, lag: Shape, forward: bool, ring: bool, known: dict
+) -> Terms:
+    """Products f_a(i) f_b(i + to) of amplitudes, by which E[g_o g_{o+lag}] reaches lag `to`.
+
+    Not `forward`: by which E[g_o g_{o−lag}] does, read from the lag's own map. On a `ring` pixels
+    go round. `sizes` are the pixels in; `known` keeps the products of single axes.
+    """
+    pairs = []
+    for one, left in found:
+        for two, right in found:
+            axes = []
+            for a, b, n, i, o in zip(left, right, sizes, to, lag):
+                key = id(a), id(b), n, i, o, forward
+                if key not in known:  # the matrices live as long as the runs that `known` is of
+                    known[key] = _lag_product(a, b, n, i, o, forward, ring), a, b
+                if not known[key][0].nnz:
+                    break
+                axes.append(known[key][0])
+            else:
+                pairs.append((one * two, tuple(axes)))
+    return tuple(pairs)
+
+
+def _lag_product(a: Matrix, b: Matrix, n: int, to: int, lag: int, forward: bool, ring: bool):
+    a, b = (sparse.eye_array(n, format="csr") if m is None else m for m in (a, b))
+    first, second = ((0, 0), (to, lag)) if forward else ((0, lag), (to, 0))
+    product = _shifted(a, *first, ring).multiply(_shifted(b, *second, ring)).tocsr()
+    product.eliminate_zeros()
+    return product
+
+
+def _shifted(matrix: Matrix, down: int, right: int, ring: bool) -> Matrix:
+    """M[i + down, o + right] at (i, o)."""
+    if not down and not right:
+        return matrix
+    (n, m), found = matrix.shape, matrix.tocoo()
+    rows, columns = found.row - down, found.col - right
+    if ring:
+        rows, columns = rows % n, columns % m
+    kept = (rows >= 0) & (rows < n) & (columns >= 0) & (columns < m)
+    entries = found.data[kept], (rows[kept], columns[kept])
+    return sparse.csr_array(entries, shape=matrix.shape)
+
+
+def scale_and_reach(matrices: tuple[Matrix, ...], ring: bool) -> tuple[float, int]:
+    """Pixels in per pixel out, and how many pixels further one output's may lie, on one axis."""
+    scale, reach = 1.0, 0
+    for matrix in matrices:
+        if matrix is None:
+            continue
+        scale = matrix.shape[0] / matrix.shape[1]
+        found = matrix.tocoo()
+        near = found.row - scale * found.col
+        if len(near):
+            near = near - near[0]
+            if ring:
+                near -= np.round(near / matrix.shape[0]) * matrix.shape[0]
+            reach = max(reach, math.ceil(float(near.max() - near.min())))
+    return scale, reach
 
 
 def composed(outer: Terms, inner: Terms) -> Terms:

@@ -11,11 +11,16 @@ from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Dropout, Layer, Step
 from erftheory.theory.fixed import square_fixed
 from erftheory.theory.gains import Gains, Link, structural_gains
+from erftheory.theory.lags import agreement
 from erftheory.theory.walk import Edge, Factor, Port, RawEdge, Walk, Weight, merge_factors
 
 
 def build(
-    network: Network, signal: str = "variance", gains: Gains | None = None, raw: bool = False
+    network: Network,
+    signal: str = "variance",
+    gains: Gains | None = None,
+    raw: bool = False,
+    lifted: bool = False,
 ) -> Walk:
     """The walk of a network.
 
@@ -23,6 +28,7 @@ def build(
       signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
       gains: power gain of every link, from the forward pass; None weights every tap as given.
       raw: weights of edges are the numbers of equal edges, not probabilities.
+      lifted: follow correlations of gradients behind fixed layers; repetitions are written out.
 
     Raises:
       ValueError: a global operation, whose receptive field has no end.
@@ -35,7 +41,7 @@ def build(
         )
     if gains is None:
         gains = structural_gains(graph, signal)
-    return _Lowering(graph, _fine(graph), signal, gains, raw).walk()
+    return _Lowering(graph, _fine(graph), signal, gains, raw, lifted).walk()
 
 
 def raw_edges(
@@ -53,10 +59,16 @@ def _fine(graph: Graph) -> tuple[int, ...]:
 
 class _Lowering:
     def __init__(
-        self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains, raw: bool = False
+        self,
+        graph: Graph,
+        fine: tuple[int, ...],
+        signal: str,
+        gains: Gains,
+        raw: bool = False,
+        lifted: bool = False,
     ):
         self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
-        self.raw = raw
+        self.raw, self.lifted = raw, lifted
         self.ndim = graph.ndim
         self.still = (0,) * self.ndim
         # lattice points per pixel of every node
@@ -67,7 +79,7 @@ class _Lowering:
         raw = self._edges()
         if self.signal == "gradient":
             return raw, False
-        return square_fixed(raw, self._order(raw), self._outputs(), self.jumps)
+        return square_fixed(raw, self._order(raw), self._outputs(), self.jumps, self.lifted)
 
     def walk(self) -> Walk:
         raw, correlated = self.edges()
@@ -112,8 +124,19 @@ class _Lowering:
         if step is None:
             masked = isinstance(node.op, Dropout) and node.op.rate > 0
             kind = "masked" if masked else "plain"
-            return RawEdge(reader, link.gain, (), self.still, None, kind)
+            memory = self._memory(index, link) if self.lifted else 1.0
+            nearly = memory != 1 and not masked
+            return RawEdge(
+                reader, link.gain, (), self.still, None, kind, memory=memory, nearly=nearly
+            )
         return self._step_edge(reader, link.gain, step.of(self.signal), frame, index)
+
+    def _memory(self, index: int, link: Link) -> float:
+        op = self.graph.nodes[index].op
+        if isinstance(op, Dropout):
+            return 1 - op.rate
+        name, laws = self.gains.gates.get(index, ("linear", ()))
+        return agreement(laws[link.source], name) if laws else 1.0
 
     def _step_edge(
         self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int
@@ -141,7 +164,11 @@ class _Lowering:
         if kind == "fixed" and step.kernel.trivial and restrict is None:
             kind = "plain"  # a crop, a pad, a slice: pixels move together
         factor = (Factor(kernel, spacing),)
-        return RawEdge(reader, gain, factor, shift, restrict, kind)
+        routes = step.kind == "routing" and not step.up and step.kernel.mass > 1
+        memory = 0.0 if routes else 1.0
+        return RawEdge(
+            reader, gain, factor, shift, restrict, kind, memory=memory, nearly=routes
+        )
 
 
 def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...]]:

@@ -198,6 +198,9 @@ class _Pass:
                         reaches[before] = arrived(
                             before, flow(power.links[before], above, states[before])
                         )
+            if isinstance(node.op, Activation):
+                for gains in listed:
+                    gains.gates[index] = node.op.name, tuple(law for _, law in inputs[0])
             states.append(step.output)
             for gains, links in zip(listed, step.links):
                 gains.channels.append(step.channels)

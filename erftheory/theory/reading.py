@@ -17,27 +17,40 @@ def prepare(network: Network, signal: str, init: str | None) -> Walk:
     check_network("network", network)
     one_of("signal", signal, SIGNALS)
     one_of("init", init, INITS)
+    from erftheory.theory.meanfield import meanfield_gains
+
     kind = "variance" if signal == "magnitude" else signal
     if kind == "variance" and repeats_fixed(network.graph):
         network = GraphNetwork(unrolled(network.graph))
     if init is None or not meets(network.graph):
-        return build(network, kind)
-    from erftheory.theory.meanfield import meanfield_gains
-
-    return build(network, kind, meanfield_gains(network.graph, kind, init))
+        walk = build(network, kind)
+    else:
+        walk = build(network, kind, meanfield_gains(network.graph, kind, init))
+    if not walk.correlated:
+        return walk
+    network = GraphNetwork(unrolled(network.graph))
+    gains = None if init is None else meanfield_gains(network.graph, kind, init)
+    return build(network, kind, gains, lifted=True)
 
 
 def repeats_fixed(graph: Graph) -> bool:
     """True if fixed layers are repeated: their runs, and what these correlate, cross iterations."""
     return any(
-        isinstance(node.op, Loop) and (_has_fixed(node.op.graph) or repeats_fixed(node.op.graph))
+        isinstance(node.op, Loop) and fixed_layers(node.op.graph) > 0
         for node in graph.nodes
     )
 
 
-def _has_fixed(graph: Graph) -> bool:
-    steps = (node.op.step(graph.ndim) for node in graph.nodes if isinstance(node.op, Layer))
-    return any(s is not None and s.kind == "fixed" and not s.kernel.trivial for s in steps)
+def fixed_layers(graph: Graph) -> int:
+    """Number of layers of fixed weights, repetitions counted."""
+    found = 0
+    for node in graph.nodes:
+        if isinstance(node.op, Loop):
+            found += node.op.times * fixed_layers(node.op.graph)
+        elif isinstance(node.op, Layer):
+            step = node.op.step(graph.ndim)
+            found += step is not None and step.kind == "fixed" and not step.kernel.trivial
+    return found
 
 
 def meets(graph: Graph) -> bool:

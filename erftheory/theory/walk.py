@@ -151,4 +151,7 @@ class RawEdge:
     shift: tuple[int, ...]
     restrict: tuple[int, ...] | None
     kind: str  # "plain" (no spatial action), "masked" (dropout: none either), "random", "fixed"
-    run: bool = False  # stands for fixed layers
+    run: dict | None = None  # of fixed layers: amplitude by lattice point
+    memory: float = 1.0  # of activations and dropout, what a product of neighbours keeps; in a run
+    before: float = 1.0  # … that of those nearer to the output than its fixed layers
+    nearly: bool = False  # `memory` is not the whole truth
