@@ -207,3 +207,47 @@ def test_parameters_may_be_shapes_alone():
     }
     network = from_jax(net, shapes, IMAGE, image=1)
     assert receptive_field(network).size == (7, 7)
+
+
+def test_a_mean_that_is_added_is_a_path_and_one_that_normalises_is_not():
+    def normalised(y):
+        m, v = y.mean((1, 2), keepdims=True), y.var((1, 2), keepdims=True)
+        return (y - m) * jax.lax.rsqrt(v + 1e-5) * 2 + 1
+
+    def folded(y):
+        m, v = y.mean((1, 2), keepdims=True), y.var((1, 2), keepdims=True)
+        inverse = jax.lax.rsqrt(v + 1e-5)
+        return y * inverse + (0.5 - m * inverse)
+
+    x = jnp.zeros((1, 12, 12, 3))
+    for norm in (normalised, folded):
+        assert receptive_field(from_jax(lambda x, f=norm: f(stem(x)), x)).size == (3, 3)
+    for path in (
+        lambda y: y + y.mean((1, 2), keepdims=True),
+        lambda y: y + 0.5 * y.max((1, 2), keepdims=True),
+        lambda y: y * y.mean((1, 2), keepdims=True),
+    ):
+        assert receptive_field(from_jax(lambda x, f=path: f(stem(x)), x)).size == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ((None,), "function: got None"),
+        ((stem, {"rules": 3}), "rules: got 3"),
+        ((stem, {"rules": {"conv_general_dilated": 5}}), "rules['conv_general_dilated']: got 5"),
+        ((stem, {"spatial_axes": (9,)}), "spatial_axes: got (9,)"),
+        ((stem, {"spatial_axes": "ab"}), "spatial_axes: got 'ab'"),
+    ],
+)
+def test_arguments_that_cannot_be_in_one_line(arguments, words):
+    function, options = arguments[0], arguments[1] if len(arguments) > 1 else {}
+    with pytest.raises(ValueError) as caught:
+        from_jax(function, jnp.zeros((1, 12, 12, 3)), **options)
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", [None, "resnet34"])
+def test_no_network_no_field(network):
+    with pytest.raises(ValueError, match="network: got"):
+        receptive_field(network)

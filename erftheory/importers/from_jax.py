@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
-from erftheory.importers.jaxpr import Reader, SpatialAxes
+from erftheory.importers.jaxpr import Reader, SpatialAxes, check_rules
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
 from erftheory.network.arguments import one_of
@@ -52,6 +54,9 @@ def from_jax(
     import jax
 
     one_of("hold", hold, HOLD)
+    if not callable(function):
+        raise ValueError(f"function: got {function!r}; takes a function that JAX can trace")
+    check_rules(rules)
     if not examples:
         raise ValueError("examples: got none; takes the function's arguments, the image first")
     if not 0 <= image < len(examples) or len(jax.tree.leaves(examples[image])) != 1:
@@ -75,7 +80,10 @@ def from_jax(
 
 def _spatial_axes(asked, read, shape) -> tuple[int, ...]:
     if asked is not None:
-        axes = tuple(int(a) % max(1, len(shape)) for a in asked)
+        rank = len(shape)
+        entries = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else ()
+        whole = all(isinstance(a, int | np.integer) and -rank <= a < rank for a in entries)
+        axes = tuple(int(a) % rank for a in entries) if whole else ()
         if not 1 <= len(axes) <= 3 or len(set(axes)) < len(axes):
             raise ValueError(f"spatial_axes: got {asked!r}; takes 1 to 3 dimensions of {shape}")
         return axes

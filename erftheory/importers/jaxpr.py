@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ NAMES = {**KNOWN, "relu6": "relu", "swish": "silu"}
 NEARLY = {"hard_silu": "silu", "hard_swish": "silu", "hard_sigmoid": "sigmoid"}
 
 LINEAR = frozenset((
-    "neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "real", "reduce_precision",
+    "convert_element_type", "copy", "copy_p", "stop_gradient", "real", "reduce_precision",
     "device_put", "sharding_constraint", "name", "pvary", "optimization_barrier",
 ))  # fmt: skip
 CURVES = {
@@ -55,6 +55,17 @@ REDUCTIONS = {
     "argmin": "max",
 }  # fmt: skip
 ALONG = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+
+
+def check_rules(rules: Any) -> None:
+    """Refuse rules that are none, before anything is traced."""
+    if rules is None:
+        return
+    if not isinstance(rules, Mapping):
+        raise ValueError(f"rules: got {rules!r}; takes a dictionary of names to rules")
+    for key, rule in rules.items():
+        if rule != "identity" and not isinstance(rule, Network):
+            raise ValueError(f'rules[{key!r}]: got {rule!r}; takes "identity" or a network')
 
 
 class Reader:
@@ -201,6 +212,8 @@ class Reader:
 
     def _operation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
         name, params, make = eqn.primitive.name, eqn.params, self.assembler
+        if name == "neg":
+            return [make.negated(inputs[0])]
         if name in LINEAR:
             return [make.pointwise(v, "linear") for v in inputs]
         if name in CURVES:
@@ -248,6 +261,7 @@ class Reader:
         assert isinstance(other, Constant)
         value = windows.widened(value, other)
         if name in ("add", "add_any", "sub"):
+            value = make.negated(value) if name == "sub" and not first else value
             return make.pointwise(value, "linear")
         if name == "mul" or (name == "div" and first):
             return make.scaled(value, other, divide=name == "div")

@@ -90,7 +90,7 @@ class Pointwise:
 
     def flush(self, signal: Signal) -> Signal:
         """The signal with its tag and scale in the graph."""
-        scaled = abs(abs(signal.scale) - 1) > _SAME and signal.scale != 0
+        scaled = abs(signal.scale - 1) > _SAME and signal.scale != 0
         if not signal.tag and not scaled:
             return signal
         # reduced over channels, and no normalisation came of it
@@ -107,7 +107,7 @@ class Pointwise:
             if left is not None:
                 node = self.add(Channels(left), node)
             if scaled:
-                node = self.add(Scale(abs(signal.scale)), node)
+                node = self.add(Scale(signal.scale), node)
             self._flushed[key] = node
         return Signal(self._flushed[key], signal.dims)
 
@@ -135,6 +135,9 @@ class Pointwise:
         elif tag not in ("relu", "leaky_relu", "abs", "other") and not value.tag:
             value = self.flush(value)  # a scale in front of a curve is another curve
         return replace(value, tag=tag, parts=())
+
+    def negated(self, value: Value) -> Value:
+        return replace(value, scale=-value.scale) if isinstance(value, Signal) else value
 
     def scaled(self, value: Value, constant: Constant, divide: bool = False) -> Value:
         """Times a constant, or divided by it."""
@@ -167,6 +170,8 @@ class Pointwise:
             inverse = any(g.inverse for g in kept)
             return replace(first, mixed=any(g.mixed for g in globals_), inverse=inverse)
         result = signals[0]
+        if kind == "sub" and result is not values[0]:
+            result = replace(result, scale=-result.scale)  # a constant or a mean, less the signal
         for other in signals[1:]:
             result = self._pair(kind, result, other)
         for held in globals_:
@@ -187,6 +192,8 @@ class Pointwise:
             b = self.flush(b)
         if a.node == b.node:
             return Signal(a.node, dims, *_same_node(kind, a, b))
+        if kind == "sub":
+            b = replace(b, scale=-b.scale)
         a, b = self.flush(a), self.flush(b)
         if kind == "mul":
             self.note("a product of two branches, read as their sum in the gains")
@@ -200,8 +207,8 @@ class Pointwise:
         return self.add(Channels(channels), signal.node)
 
     def _with_global(self, kind: str, signal: Signal, held: Global) -> Signal:
-        # a normalisation takes a mean off, or divides; what multiplies by one is a gate
-        statistic = not held.mixed and (kind != "mul" or held.inverse)
+        # a normalisation takes a mean off, or divides; what multiplies or adds one is a path
+        statistic = not held.mixed and (kind in ("sub", "div") or held.inverse)
         if self.hold == "global" or (self.hold == "statistics" and statistic):
             what = "statistics of a normalisation" if statistic else "a mean over the image"
             self.note(f"{what} held constant")
@@ -216,7 +223,7 @@ class Pointwise:
 
 
 def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
-    """Root mean square over channels in the middle of the image, with the sign of one number."""
+    """Root mean square over channels in the middle of the image, with the sign of their mean."""
     if values.ndim and values.ndim == len(dims):
         index = tuple(
             slice(n // 2, n // 2 + 1) if spatial(d) else slice(None)
@@ -225,7 +232,8 @@ def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
         values = values[index]
     if values.size == 0 or values.dtype == object:
         return None
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    size = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    return -size if float(np.mean(values, dtype=np.float64)) < 0 else size
 
 
 def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:

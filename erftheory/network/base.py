@@ -38,6 +38,8 @@ class Network:
           ValueError: no part has that name; the message lists the names there are, or of many
             those that resemble it.
         """
+        if not isinstance(endpoint, str):
+            raise ValueError(f"endpoint: got {endpoint!r}; takes a name, see endpoints()")
         found = self.find(endpoint)
         if found is None:
             names = _near(endpoint, self.endpoints())

@@ -8,6 +8,7 @@ from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Node
+from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Conv, ConvTranspose, Layer, Step
 from erftheory.network.weights import weights
 
@@ -48,9 +49,19 @@ class Channels(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Scale(Layer):
-    """Multiplication by a constant, or by one number a channel with this root mean square."""
+    """Multiplication by a constant, or by one number a channel: root mean square, sign of the mean.
+
+    A negative factor changes the gradient signal alone.
+    """
 
     factor: float
+
+    def step(self, ndim: int) -> Step | None:
+        if self.factor >= 0:
+            return None
+        one, still = (1,) * ndim, (0,) * ndim
+        sign = Kernel(one, (-1,))
+        return Step(Kernel(one), one, one, still, still, kind="fixed", signed=sign)
 
 
 class ImportedNetwork(GraphNetwork):

@@ -29,6 +29,11 @@ class Weights:
     outward: int
 
     @property
+    def mixes(self) -> bool:
+        """True if sums over channels say less than the weights do."""
+        return self.inward * self.outward > 1
+
+    @property
     def forward(self) -> float:
         """Variance of an output pixel for inputs of mean square 1."""
         return float(self.power.mass) * self.inward / self.outward

@@ -18,6 +18,7 @@ from erftheory.theory import window as windows
 from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolved, steps, work
 from erftheory.theory.endpoints import between, walk_between
 from erftheory.theory.fixed import CORRELATED
+from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.interval import extent, receptive_field
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.support import has_gaps, holes
@@ -135,6 +136,8 @@ class _Reading(ABC):
     def erf(self) -> ERF: ...
 
     def record(self, method: str, error: ErrorBound, **what: Any) -> ERF:
+        if mixed_weights(self.network.graph):
+            error = ErrorBound("approximation", math.inf, MIXED, error.outside)
         if self.walk.correlated:
             error = ErrorBound("approximation", math.inf, CORRELATED, error.outside)
         return ERF(

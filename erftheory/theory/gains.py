@@ -58,14 +58,27 @@ def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
             step = node.op.step(graph.ndim)
             if isinstance(node.op, Scale):
                 gain = abs(Fraction(node.op.factor)) ** (1 if signal == "gradient" else 2)
-            elif step is not None:
-                step = step.of(signal)
-            if step is not None and step.kind == "fixed" and signal == "variance":
+            elif step is not None and step.kind == "fixed" and signal == "variance":
                 gain = sum(tap * tap for tap in step.kernel.exact)
             elif step is not None:
-                gain = step.kernel.scale
+                gain = step.of(signal).kernel.scale
         gains.links.append(tuple(Link(i, 0, 0, gain) for i in range(len(node.inputs))))
     return gains
+
+
+# What `ErrorBound.note` says of a model's own weights.
+MIXED = "weights summed over channels: exact where these carry equal power, or share their taps"
+
+
+def mixed_weights(graph: Graph) -> bool:
+    """True if some layer has weights of its own on several channels."""
+    for node in graph.nodes:
+        if isinstance(node.op, Loop) and mixed_weights(node.op.graph):
+            return True
+        own = getattr(node.op, "weights", None)
+        if own is not None and own.mixes:
+            return True
+    return False
 
 
 def transfer(graph: Graph, gains: Gains, start: int = 0, end: int | None = None) -> Weight:

@@ -22,6 +22,7 @@ from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.fixed import CORRELATED
+from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import Flat, Port, edges, flatten, squares
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.reading import INITS
@@ -203,6 +204,8 @@ class _Grid:
                 )
             value = bound * whole / abs(total) * (1 + whole / abs(total))
             return ErrorBound("rounding", value, "sum over pixels"), False
+        if mixed_weights(self.network.graph):
+            return ErrorBound("approximation", math.inf, MIXED), found.least > TINY
         if self.flat.approximate:
             return ErrorBound("approximation", math.inf, CORRELATED), found.least > TINY
         if found.least > TINY:

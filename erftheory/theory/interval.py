@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from erftheory.network.base import Network
+from erftheory.network.base import Network, check_network
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.lowering import build
 from erftheory.theory.spacing import Spacing, parse_spacing
@@ -132,6 +132,7 @@ def receptive_field(
 
     Reference: Araujo, Norris, Sim, "Computing Receptive Fields of CNNs", Distill 2019.
     """
+    check_network("network", network)
     if source is not None or output is not None:
         from erftheory.theory.endpoints import between
 
