@@ -45,7 +45,8 @@ def main(arguments):
 
 def whole_suite():
     notebooks = ["--nbmake", "notebooks"] if any(ROOT.glob("notebooks/*.ipynb")) else []
-    return ["-n", "2", "-q", "tests", *notebooks]
+    # A notebook is one long test, so it must not start last; an idle worker takes from the other.
+    return ["-n", "2", "--dist", "worksteal", "-q", *notebooks, "tests"]
 
 
 def prepare(extra):

@@ -8,6 +8,14 @@ from jaxtyping import install_import_hook
 
 matplotlib.use("agg")
 
+# Both are read when JAX and SymPy start, here and in the commands that tests run. Most programs run
+# once, so that compiling without LLVM's optimisations saves more than it costs; XLA's own passes
+# stay. SymPy forgets after 1000 results what the checks of derivations ask for again.
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
+).strip()
+os.environ.setdefault("SYMPY_CACHE_SIZE", "50000")
+
 # A first call compiles: no deadline a test could meet on both the first and the later examples.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
