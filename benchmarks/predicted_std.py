@@ -1,6 +1,7 @@
 """How near is the predicted ERF to that of random-weight nets, for networks that people use?
 
     python benchmarks/predicted_std.py --json out.json --plot out.png    # half an hour
+    python benchmarks/predicted_std.py --again out.json       # new predictions, the same nets
 
 Every network below, at its own width, is drawn with independent Gaussian weights, executed on an
 image of independent normal pixels and differentiated from its central unit; `exact` says on the
@@ -17,6 +18,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +69,33 @@ def deviation(line: np.ndarray) -> float:
     return math.sqrt(mass @ place**2 - (mass @ place) ** 2)
 
 
-def row(name: str, nets: int, seed: int) -> dict[str, Any]:
+def measure(draw: Callable[..., np.ndarray], *arguments: Any) -> dict[str, Any]:
+    started = time.perf_counter()
+    lines = draw(*arguments)
+    seconds, count = time.perf_counter() - started, len(lines)
+    whole, mass = lines.sum(0), lines.sum(1)
+    left_out = np.array([deviation(whole - line) for line in lines])
+    error = math.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum())
+    return {
+        "sampled": deviation(whole), "stderr": error, "nets": count,
+        "effective nets": mass.sum() ** 2 / (mass**2).sum(), "seconds to sample": seconds,
+    }  # fmt: skip
+
+
+def row(name: str, nets: int, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One network; `known` is its row of an earlier run, whose nets are not drawn again."""
     make, size, share = NETWORKS[name]
     network, count = make(), max(2, round(nets * share))
     started = time.perf_counter()
     found = exact(network, image=size)
     predicting = time.perf_counter() - started
-    started = time.perf_counter()
-    lines = sampled(network, size, count, seed)
-    sampling = time.perf_counter() - started
-    whole = lines.sum(0)
-    std = deviation(whole)
-    left_out = np.array([deviation(whole - line) for line in lines])
-    error = math.sqrt((count - 1) / count * ((left_out - left_out.mean()) ** 2).sum())
-    mass = lines.sum(1)
+    measured = known or measure(sampled, network, size, count, seed)
+    std, error = measured["sampled"], measured["stderr"]
+    sampling, count = measured["seconds to sample"], measured["nets"]
     result = {
-        "network": name, "image": size, "predicted": found.std[0], "sampled": std,
-        "stderr": error, "ratio": found.std[0] / std, "ratio stderr": found.std[0] / std**2 * error,
-        "nets": count, "effective nets": mass.sum() ** 2 / (mass**2).sum(),
+        **measured, "network": name, "image": size, "predicted": found.std[0],
+        "ratio": found.std[0] / std, "ratio stderr": found.std[0] / std**2 * error,
         "bound": str(found.error), "seconds to predict": predicting,
-        "seconds to sample": sampling,
     }  # fmt: skip
     near = abs(result["ratio"] - 1) <= ASKED
     print(
@@ -116,7 +125,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     ax.set_yticks(y, [f"{r['network']} ({r['nets']} nets)" for r in rows])
     ax.set_xlabel("predicted std / sampled std")
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    ax.legend(fontsize=8, loc="best")
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
 
 
@@ -125,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--nets", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args(arguments)
@@ -139,7 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
         "device": jax.devices()[0].device_kind,
     }
     print("  ".join(f"{k} {v}" for k, v in environment.items()))
-    rows = [row(name, options.nets, options.seed) for name in names]
+    earlier = json.loads(options.again.read_text())["rows"] if options.again else []
+    known = {r["network"]: r for r in earlier}
+    rows = [row(name, options.nets, options.seed, known.get(name)) for name in names]
     if options.json:
         found = {"environment": environment, "rows": rows}
         options.json.write_text(json.dumps(found, indent=1) + "\n")

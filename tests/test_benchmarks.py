@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from erftheory import Activation, Chain, Conv, MaxPool
 from erftheory.empirical import gradient_of_ones
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -116,3 +117,22 @@ def test_digits(tmp_path, capsys):
     assert all(0 < r["error"] <= r["bound"] <= 1e-10 for r in found["digits"])
     assert picture.stat().st_size > 10_000
     assert "10^6 layers" in capsys.readouterr().out
+
+
+def test_predicted_and_sampled_widths(tmp_path, capsys, monkeypatch):
+    module = load("predicted_std")
+    net = Chain(Conv(3), Activation("relu"), MaxPool(2), Conv(3, channels=4))
+    monkeypatch.setattr(module, "NETWORKS", {"small": (lambda: net, 16, 1)})
+    table, picture = tmp_path / "out.json", tmp_path / "out.png"
+    assert module.main(["--nets", "40", "--json", str(table), "--plot", str(picture)]) == 0
+    (row,) = json.loads(table.read_text())["rows"]
+    assert row["nets"] == 40 and picture.stat().st_size > 0
+    # five standard errors: one false alarm in a million
+    assert abs(row["predicted"] - row["sampled"]) < 5 * row["stderr"] < row["sampled"]
+    again = tmp_path / "again.json"
+    assert module.main(["--again", str(table), "--json", str(again)]) == 0
+    (same,) = json.loads(again.read_text())["rows"]
+    assert same["sampled"] == row["sampled"] and same["predicted"] == row["predicted"]
+    with pytest.raises(SystemExit):
+        module.main(["--networks", "large"])
+    assert "takes small" in capsys.readouterr().err
