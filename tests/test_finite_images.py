@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from erftheory import Branches, Chain, Conv, ConvTranspose, MaxPool, exact, zoo
+from erftheory import Branches, Chain, Conv, ConvTranspose, MaxPool, exact, from_jax, zoo
 from erftheory.laws import Context, Engines, boundary, select
 
 
@@ -76,3 +77,10 @@ def test_the_law_holds_and_can_fail(broken, monkeypatch):
     verdict = select("BND-1")[0].run(context)
     assert verdict.holds == (broken is None), verdict.error
     assert len(verdict.routes) >= 4
+
+
+def test_a_mean_beside_a_map_says_what_to_do():
+    net = from_jax(lambda x: x + x.mean((1, 2), keepdims=True), jnp.zeros((1, 8, 8, 2)),
+                   spatial_axes=(1, 2))  # fmt: skip
+    with pytest.raises(ValueError, match='hold="global"'):
+        exact(net, image=8)

@@ -1,6 +1,8 @@
 """`from_onnx` and `from_torch` against executed modules, published sizes and hand counts."""
 
+import logging.handlers
 import os
+import warnings
 
 import numpy as np
 import onnx
@@ -10,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper
 from probing import predicted
+from test_sizes import agree, shares
 from torch import nn
 
 from erftheory import Conv, from_onnx, from_torch, receptive_field
+from erftheory.theory.grid_graph import flatten
 
 LIGHT = os.path.join(os.path.dirname(onnx.backend.__file__), "test", "data", "light")
 SHAPE = (1, 3, 36, 32)
@@ -36,6 +40,7 @@ def check(module, margin=6):
     network = from_torch(module, torch.zeros(SHAPE))
     with torch.no_grad():
         grid = module(torch.zeros(SHAPE)).shape[2:]
+        assert flatten(network.graph, SHAPE[2:], "gradient", None, "zeros").shape == grid
         wanted = predicted(network, grid)
         inside = np.ones(grid, bool)
         for (first, last), n in zip(wanted, SHAPE[2:]):
@@ -106,9 +111,62 @@ MODULES = {
 }  # fmt: skip
 
 
+def test_modules_that_hold_others_are_endpoints_and_the_export_is_silent():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3)
+            block = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 5))
+            self.layer2 = nn.Sequential(block, nn.MaxPool2d(2))
+            self.head = nn.Sequential(nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+        def forward(self, x):
+            return self.head(self.layer2(self.stem(x)))
+
+    said, exporter = logging.handlers.BufferingHandler(10**6), logging.getLogger("torch.onnx")
+    net, filters = Net(), list(warnings.filters)
+    exporter.addHandler(said)
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            network = from_torch(net, torch.zeros(1, 3, 20, 20))
+    finally:
+        exporter.removeHandler(said)
+    assert not seen and not [r for r in said.buffer if r.levelno >= logging.WARNING]
+    assert warnings.filters == filters
+    sizes = {"stem": 3, "layer2.0.0": 5, "layer2.0": 9, "layer2.1": 10, "layer2": 10}
+    found = {name: receptive_field(network.until(name)).size[0] for name in sizes}
+    assert found == sizes and set(sizes) < {name for name, _ in net.named_modules()}
+    with pytest.raises(ValueError, match="head"):  # its output is no map
+        network.until("head")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_field_of_every_unit_is_what_nan_reaches(name):
     check(nn.Sequential(*MODULES[name]))
+
+
+class Resized(nn.Module):
+    def __init__(self, **more):
+        super().__init__()
+        self.more = more
+
+    def forward(self, x):
+        return F.interpolate(x, **self.more)
+
+
+@pytest.mark.parametrize(
+    ("n", "rim", "more"),
+    [
+        (18, 0, {"scale_factor": (1, 1 / 3), "mode": "nearest"}),
+        (20, 2, {"size": (1, 8), "mode": "bicubic", "antialias": True}),
+    ],
+)
+def test_resizes_of_pytorch(n, rim, more):
+    module = Resized(**more)
+    network = from_torch(module, torch.zeros(1, 1, 1, n), spatial_axes=(3,))
+    wanted = shares(lambda x: module(torch.tensor(x)[:, :, None]).numpy(), n)
+    agree(network, wanted, (rim, rim))
 
 
 def test_a_published_network_has_its_published_field():

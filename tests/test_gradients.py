@@ -395,3 +395,10 @@ def test_photographs_feed_a_model():
     field[9:16, 9:16] = True
     assert found.samples == 8 and not found.map[~field].any()
     assert found.map[field].sum() == pytest.approx(1) and 0.5 < found.std[0] < 2
+
+
+def test_a_function_that_fails_on_the_images_is_named_in_one_line():
+    f = net(filters(1, 2, 3))
+    with pytest.raises(ValueError, match="^images: got batches of shape") as caught:
+        gradient_erf(f, images(3)[0])  # the batch axis forgotten
+    assert "\n" not in str(caught.value)

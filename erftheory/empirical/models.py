@@ -50,7 +50,14 @@ class Model:
 
     def trace(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
         """The output's shape for an input's."""
-        made = jax.eval_shape(self.function, jax.ShapeDtypeStruct(shape, dtype))
+        try:
+            made = jax.eval_shape(self.function, jax.ShapeDtypeStruct(shape, dtype))
+        except (TypeError, ValueError) as wrong:
+            said = (str(wrong).splitlines() or [type(wrong).__name__])[0]
+            raise ValueError(
+                f"images: got batches of shape {shape}, on which the function fails ({said}); "
+                "takes images as the function does, the batch axis first"
+            ) from wrong
         return self._output_shape(made, shape)
 
     def _output_shape(self, made: Any, shape: tuple[int, ...]) -> tuple[int, ...]:

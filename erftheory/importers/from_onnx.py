@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,7 +107,8 @@ def from_torch(
     training = {m: m.training for m in module.modules()}
     module.eval()
     try:
-        program: Any = torch.onnx.export(module, examples, dynamo=True, verbose=False)
+        with _quiet():
+            program: Any = torch.onnx.export(module, examples, dynamo=True, verbose=False)
     except torch.onnx.OnnxExporterError as error:
         line = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(f"module: got one that PyTorch cannot export: {line}") from error
@@ -114,6 +118,25 @@ def from_torch(
     proto = program.model_proto
     name = proto.graph.input[0].name
     return from_onnx(proto, hold=hold, rules=rules, spatial_axes=spatial_axes, image=name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what PyTorch's exporter says about itself, whatever the module: operators of packages
+    that are not installed, and a deprecation in its own code."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger.addFilter(wanted)
+    try:
+        with warnings.catch_warnings():
+            text = r".*isinstance\(treespec, LeafSpec\)"
+            warnings.filterwarnings("ignore", text, FutureWarning)
+            yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _onnx() -> Any:
@@ -184,12 +207,15 @@ class _Reader:
     def run(self) -> None:
         for node in self.proto.graph.node:
             inputs = [self.values[name] for name in node.input]
-            self.assembler.scope = _scope(node)
+            scopes = _scopes(node)
+            self.assembler.scope = scopes[-1] if scopes else ""
             for name, value in zip(node.output, self._node(node, inputs)):
                 self.values[name] = value
-                if isinstance(value, Signal):
-                    for mark in filter(None, (_scope(node), node.name, name)):
+                for mark in filter(None, (*scopes, node.name, name)):
+                    if isinstance(value, Signal):
                         self.marks[mark] = value.node
+                    elif not isinstance(value, Constant):
+                        self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
         self.assembler.scope = ""
 
     def _node(self, node: Any, inputs: list[Value]) -> Sequence[Value]:
@@ -281,13 +307,14 @@ class _Reader:
         return None
 
 
-def _scope(node: Any) -> str:
-    """The module that a PyTorch export took the node from, else the node's own name."""
+def _scopes(node: Any) -> list[str]:
+    """The modules that a PyTorch export took the node from, outermost first, else its own name."""
     for prop in node.metadata_props:
         if prop.key == "pkg.torch.onnx.name_scopes":
             try:
-                names = [n for n in ast.literal_eval(prop.value) if n]
+                *names, _ = ast.literal_eval(prop.value)
             except (ValueError, SyntaxError):
                 break
-            return names[-2] if len(names) > 1 else ""
-    return node.name
+            # a module that is called again has an @ and a number
+            return list(dict.fromkeys(n.partition("@")[0] for n in names if n))
+    return [node.name] if node.name else []

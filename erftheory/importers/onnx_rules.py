@@ -31,7 +31,7 @@ CURVES = {
     "HardSwish": "silu", "HardSigmoid": "sigmoid",
 }  # fmt: skip
 LINEAR = (
-    "Identity", "Dropout", "Cast", "CastLike", "Neg", "QuantizeLinear", "DequantizeLinear",
+    "Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear",
     "Bernoulli",
 )  # fmt: skip
 OTHER = (
@@ -53,6 +53,8 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
     Raises:
       Unreadable: no rule for it, or none for these arguments.
     """
+    if kind == "Neg":
+        return make.negated(inputs[0])
     if kind in LINEAR:
         return make.pointwise(inputs[0], "linear")
     if kind in CURVES:
@@ -81,9 +83,10 @@ def _binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
     if len(pixels) > 1:
         return make.merge(BINARY[kind], *pixels)
     value = pixels[0]
-    if kind in ("Add", "Sub", "Sum", "Where"):
-        return make.pointwise(value, "linear")
     first = not isinstance(values[0], Constant)
+    if kind in ("Add", "Sub", "Sum", "Where"):
+        value = make.negated(value) if kind == "Sub" and not first else value
+        return make.pointwise(value, "linear")
     if kind == "Mul" or (kind == "Div" and first):
         return make.scaled(value, constants[0], divide=kind == "Div")
     if kind == "Div":
@@ -128,16 +131,19 @@ def _pads(at: dict, shape: Sequence[int], k, s, d) -> list[tuple[int, int]]:
 
 
 def _rows(make: Assembler, image: Signal, at: dict, kernel: Sequence[int]):
+    """Rows of a sliding window, the pixels behind it, and how far windows overhang the padding."""
     n = len(kernel)
     s, d = at.get("strides") or [1] * n, at.get("dilations") or [1] * n
     shape = image.shape[2:]
-    pads = _pads(at, shape, kernel, s, d)
-    up = -1 if at.get("ceil_mode") else 1
-    sizes = [
-        up * (up * (m + sum(p) - c * (k - 1) - 1) // b) + 1
-        for m, p, k, b, c in zip(shape, pads, kernel, s, d)
-    ]
-    return list(zip(range(2, 2 + n), kernel, s, d, pads)), sizes
+    pads, sizes, over = _pads(at, shape, kernel, s, d), [], []
+    for m, (low, high), k, b, c in zip(shape, pads, kernel, s, d):
+        room = m + low + high - c * (k - 1) - 1
+        size = room // b + 1
+        if at.get("ceil_mode") and room % b and size * b < m + low:
+            size += 1  # a last window counts unless it starts behind the image
+        sizes.append(size)
+        over.append(max(0, (size - 1) * b - room))
+    return list(zip(range(2, 2 + n), kernel, s, d, pads)), sizes, over
 
 
 def _conv(make, at, inputs):
@@ -148,7 +154,7 @@ def _conv(make, at, inputs):
         return replace(image, mixed=True)
     image = make.flush(make.settle(image))
     kernel = at.get("kernel_shape") or list(weights.shape[2:])
-    rows, sizes = _rows(make, image, at, kernel)
+    rows, sizes, _ = _rows(make, image, at, kernel)
     full = [(i, k, s, 1, d, p) for i, k, s, d, p in rows]
     group, out = at.get("group", 1), weights.shape[0]
     found = windows.slide(make, image, full, dict(enumerate(sizes, 2)), out, group, weights.get)
@@ -197,14 +203,24 @@ def _turned(weights: Constant, group: int) -> np.ndarray | None:
     return np.flip(grouped.reshape(-1, inside // group, *kernel), tuple(range(2, known.ndim)))
 
 
-def _pool(kind: str) -> Callable:
+def _pool(operator: str, kind: str) -> Callable:
     def rule(make, at, inputs):
         image = inputs[0]
         if not isinstance(image, Signal):
             return image
         image = make.flush(make.settle(image))
-        rows, sizes = _rows(make, image, at, at["kernel_shape"])
-        found = windows.pool(make, image, rows, (*image.shape[:2], *sizes), kind)
+        rows, sizes, over = _rows(make, image, at, at["kernel_shape"])
+        counted = operator != "AveragePool" or bool(at.get("count_include_pad", 0))
+        if any(over):
+            if counted and operator == "AveragePool" and any(any(r[-1]) for r in rows):
+                # the mean counts the padding, but not what overhangs it
+                config = [(0, 0, 0)] * 2 + [(*r[-1], 0) for r in rows]
+                image = movement.padded(make, image, config)
+                assert isinstance(image, Signal)
+                rows = [(*r[:-1], (0, 0)) for r in rows]
+            counted = operator == "LpPool"
+            rows = [(*r[:-1], (r[-1][0], r[-1][1] + o)) for r, o in zip(rows, over)]
+        found = windows.pool(make, image, rows, (*image.shape[:2], *sizes), kind, counted)
         return [found, Constant(found.shape)]
 
     return rule
@@ -326,9 +342,9 @@ RULES: dict[str, Callable] = {
     **MOVEMENT,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "MaxPool": _pool("max"),
-    "AveragePool": _pool("mean"),
-    "LpPool": _pool("mean"),
+    "MaxPool": _pool("MaxPool", "max"),
+    "AveragePool": _pool("AveragePool", "mean"),
+    "LpPool": _pool("LpPool", "mean"),
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
     "GlobalLpPool": _global_pool,

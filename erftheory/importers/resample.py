@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -40,18 +39,17 @@ def axis_rule(matrix: np.ndarray) -> tuple[int, int, int, tuple[float, ...]]:
     raise failure
 
 
-def _ratios(matrix: np.ndarray) -> Iterator[Fraction]:
-    """The ratio of the sizes, then those that the middle rows suggest."""
+def _ratios(matrix: np.ndarray) -> list[Fraction]:
+    """The ratio of the sizes and those that the middle rows suggest, plain ones first."""
     outputs, inputs = matrix.shape
-    yield Fraction(outputs, inputs)
-    tried = {Fraction(outputs, inputs)}
+    found = {Fraction(outputs, inputs)}
     peaks = np.abs(matrix).argmax(1)
-    for period in range(1, min(LONGEST, outputs - 1) + 1):
+    for period in range(1, min(LONGEST, outputs // 2) + 1):
         middle = (outputs - period) // 2
         advance = int(peaks[middle + period] - peaks[middle])
-        if advance > 0 and Fraction(period, advance) not in tried:
-            tried.add(Fraction(period, advance))
-            yield Fraction(period, advance)
+        if advance > 0:
+            found.add(Fraction(period, advance))
+    return sorted(found, key=lambda ratio: (ratio.numerator, ratio.denominator))
 
 
 def _rule_of(matrix: np.ndarray, u: int, d: int) -> tuple[int, int, int, tuple[float, ...]]:
@@ -90,13 +88,19 @@ def _agree(matrix: np.ndarray, u: int, d: int, taps: list[int], top: float) -> N
       Unreadable: a row reads something else, as picked indices without a pattern do.
     """
     outputs, inputs = matrix.shape
-    allowed = np.zeros(matrix.shape, bool)
+    allowed, free = np.zeros(matrix.shape, bool), np.zeros(outputs, bool)
     for j in taps:
         o = np.arange(outputs)
         o = o[(d * o - j) % u == 0]
-        allowed[o, np.clip((d * o - j) // u, 0, inputs - 1)] = True
+        column = (d * o - j) // u
+        allowed[o, np.clip(column, 0, inputs - 1)] = True
+        free[o] |= (column >= 0) & (column < inputs)
+    heavy = np.abs(matrix) > TOLERANCE * top
+    # picked indices follow floor((d·o + c) / u), which leaves each phase one of u neighbours
+    picked = bool((heavy.sum(1) == 1).all()) and max(taps) - min(taps) >= u
     # what renormalisation at the rim makes of weights just below the tolerance
-    if (np.abs(np.where(allowed, 0, matrix)) > 4 * TOLERANCE * top).any():
+    stray = (np.abs(np.where(allowed, 0, matrix)) > 4 * TOLERANCE * top).any()
+    if picked or stray or 2 * free.sum() < outputs:
         raise Unreadable(f"a resize of {inputs} to {outputs} pixels whose rows disagree")
 
 

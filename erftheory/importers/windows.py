@@ -184,9 +184,13 @@ def pooling(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Val
 
 
 def pool(
-    make: Assembler, image: Signal, rows: Sequence[tuple], shape: Sequence[int], kind: str
-) -> Signal:
-    """Slides a "max", "sum" or "mean"; rows are (dimension, k, stride, dilation, pads)."""
+    make: Assembler, image: Signal, rows: Sequence[tuple], shape: Sequence[int], kind: str,
+    counted: bool = True,
+) -> Signal:  # fmt: skip
+    """Slides a "max", "sum" or "mean"; rows are (dimension, k, stride, dilation, pads).
+
+    `counted` is False for a mean of the pixels in the image alone.
+    """
     if all(k == s == 1 and not any(pads) for _, k, s, _, pads in rows):
         return image
     image = make.flush(make.settle(image))
@@ -212,7 +216,7 @@ def pool(
     outer = tuple((max(0, p[0]), max(0, p[1])) for p in pads)
     padding = outer if any(map(any, outer)) else 0
     arguments = tuple(kernel), tuple(stride), 1 if max(dilation) == 1 else tuple(dilation), padding
-    op = MaxPool(*arguments) if kind == "max" else AvgPool(*arguments)
+    op = MaxPool(*arguments) if kind == "max" else AvgPool(*arguments, counted or not padding)
     node = make.add(op, image.node)
     scale = float(math.prod(kernel)) if kind == "sum" else 1.0
     return Signal(node, make.resized(dims, sizes), scale=scale)

@@ -104,6 +104,13 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
         label = node.name or (repr(op) if isinstance(op, Layer) else type(op).__name__.lower())
         if isinstance(op, Sum | Concat):
             shapes = list(dict.fromkeys(flat.nodes[i].shape for i in inputs))
+            means = [max(s) == 1 for s in shapes]
+            if any(means) and not all(means):
+                raise ValueError(
+                    f"network: got {label}, where a mean over the image (attention, a gate, a "
+                    'pooled branch) meets a map; takes hold="global" in the importer, or the '
+                    "network up to there"
+                )
             if len(shapes) > 1:
                 raise ValueError(
                     f"image: got {image}, where {label} joins maps of "
