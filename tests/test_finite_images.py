@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,3 +85,23 @@ def test_a_mean_beside_a_map_says_what_to_do():
                    spatial_axes=(1, 2))  # fmt: skip
     with pytest.raises(ValueError, match='hold="global"'):
         exact(net, image=8)
+
+
+@pytest.mark.parametrize("fill", ["resize", "pad"])
+def test_rims_that_a_model_fills_itself_have_no_bound(fill):
+    def run(x):
+        if fill == "pad":
+            return jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")[:, 1:-1, 1:-1]
+        return jax.image.resize(x, (1, 32, 32, 1), "bilinear")
+
+    net = from_jax(lambda x: k3(run(x)), jnp.zeros((1, 16, 16, 1)), spatial_axes=(1, 2))
+    assert exact(net, image=16).error.kind == "relative"
+    corner = exact(net, image=16, unit=(0, 0)).error
+    assert corner.kind == "approximation" and "rims" in corner.note
+
+
+def k3(x):
+    kernel = jnp.ones((3, 3, 1, 1))
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )

@@ -30,7 +30,7 @@ from erftheory.importers.signals import (
     unite,
 )
 from erftheory.network.graph import Concat, Op, Sum
-from erftheory.network.imported import Channels, Spatial
+from erftheory.network.imported import OWN_PIXELS, Channels, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import (
     Conv,
@@ -323,7 +323,7 @@ class Assembler(Pointwise):
         if body.flipped:
             raise Unreadable("a reflection of the image")
         if len(signals) > 1:
-            self.note("padding by the image's own pixels, which only its rim sees")
+            self.note(OWN_PIXELS)
         place = body.dims[axis]
         if len(place) != 1:
             raise Unreadable(f"a concatenation along pixels in the layout {body.dims}")

@@ -20,6 +20,7 @@ from erftheory.importers.signals import (
     plain,
     spatial,
 )
+from erftheory.network.imported import OWN_PIXELS
 
 
 def known(value: Value, name: str) -> np.ndarray:
@@ -105,7 +106,7 @@ def _pad(make, at, inputs):
     if len(inputs) > 3 and inputs[3].shape:
         axes = [int(a) % len(value.dims) for a in known(inputs[3], "axes")]
     if at.get("mode", "constant") != "constant":
-        make.note("padding by the image's own pixels, which only its rim sees")
+        make.note(OWN_PIXELS)
     config = [(0, 0, 0)] * len(value.dims)
     for j, axis in enumerate(axes):
         config[axis] = (pads[j], pads[len(axes) + j], 0)

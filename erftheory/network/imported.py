@@ -141,3 +141,18 @@ class ImportedNetwork(GraphNetwork):
 
     def __repr__(self) -> str:
         return f"ImportedNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"
+
+
+OWN_PIXELS = "padding by the image's own pixels, which only its rim sees"
+
+
+def own_rims(network: Network) -> bool:
+    """True if a model that was read interpolates, or pads by its image's own pixels."""
+    if OWN_PIXELS in " ".join(getattr(network, "notes", ())):
+        return True
+    return any(
+        isinstance(node.op, Spatial)
+        and node.op.label == "resize"
+        and any(k > s for k, s in zip(node.op.rule.kernel.shape, node.op.rule.stride))
+        for node in network.graph.nodes
+    )

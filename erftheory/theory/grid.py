@@ -20,6 +20,7 @@ import numpy as np
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
+from erftheory.network.imported import own_rims
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
@@ -30,6 +31,7 @@ from erftheory.theory.walk import SIGNALS
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = math.log(1e-280)  # weights above it have all their digits
+RIMS = "the model fills its rims itself, which are read as zeros, and the unit sees them"
 BATCH = 2**22  # pixels of a batch of maps
 
 
@@ -171,6 +173,8 @@ class _Grid:
         lost = None if plane is None else 1 - total * math.exp(found.scale - plane)
         metadata = {"unit": unit, "image": self.image, "padding_mode": self.mode, "lost": lost}
         error, holes = self._error(found, parts, i, total, beside)
+        if own_rims(self.network) and (lost is None or abs(lost) > 1e-9):
+            error = ErrorBound("approximation", math.inf, RIMS)
         if total <= 0 and not self.signed:
             raise ValueError(f"unit: got {unit}, which no input reaches; takes a connected unit")
         if self.root:
