@@ -430,6 +430,10 @@ def test_residual_and_concatenated_outputs_sample_all_channels():
         ({"init": None}, "init: got None; takes one of"),
         ({"channels": 0}, "channels: got 0"),
         ({"chunk": 0}, "chunk: got 0"),
+        ({"key": None}, "key: got None; takes a JAX random key or an int"),
+        ({"key": "a"}, "key: got 'a'; takes"),
+        ({"key": True}, "key: got True; takes"),
+        ({"key": jax.numpy.zeros(2)}, "key: got an array of shape (2,) and dtype float32"),
     ],
 )
 def test_arguments_are_checked(options, message):
@@ -437,6 +441,12 @@ def test_arguments_are_checked(options, message):
     with pytest.raises(ValueError) as caught:
         sample(Chain(Conv(3), ndim=1), **arguments)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [np.int64(3), jax.random.key(3), jax.random.PRNGKey(3)])
+def test_keys_of_all_kinds(key):
+    net = Chain(Conv(3), ndim=1)
+    assert (sample(net, key, 8).map == sample(net, 3, 8).map).all()
 
 
 def test_networks_that_cannot_be_sampled_are_refused():

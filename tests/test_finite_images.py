@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from erftheory import Branches, Chain, Conv, ConvTranspose, MaxPool, exact, from_jax, zoo
+from erftheory import (
+    Activation,
+    AvgPool,
+    Branches,
+    Chain,
+    Conv,
+    ConvTranspose,
+    MaxPool,
+    exact,
+    from_jax,
+    zoo,
+)
 from erftheory.laws import Context, Engines, boundary, select
 
 
@@ -80,6 +91,14 @@ def test_the_law_holds_and_can_fail(broken, monkeypatch):
     assert len(verdict.routes) >= 4
 
 
+def test_images_as_large_as_memory_allows():
+    n = 2_000_000
+    erf = exact(Chain(Conv(5), Conv(3, 2), ndim=1), image=n, unit=(7,))
+    np.testing.assert_allclose(erf.map[11:18], np.array([1, 2, 3, 3, 3, 2, 1]) / 15)
+    with pytest.raises(ValueError, match=r"image: got .* whose maps do not fit in memory"):
+        exact(Branches(Conv(3), Conv(5)), image=10**9)
+
+
 def test_a_mean_beside_a_map_says_what_to_do():
     net = from_jax(lambda x: x + x.mean((1, 2), keepdims=True), jnp.zeros((1, 8, 8, 2)),
                    spatial_axes=(1, 2))  # fmt: skip
@@ -105,3 +124,56 @@ def k3(x):
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+# Seen from an inner layer
+
+
+def test_an_inner_layer_of_an_image_by_autodiff():
+    branches = Branches(Conv(3), AvgPool(3, 1, padding=1))
+    net = Chain(Conv(3, 2).named("a"), branches, Conv(5), ndim=1)
+
+    def tail(x):  # the all-ones net; an average counts its padding
+        x = ones(x, 3) + ones(x, 3) / 3
+        return ones(x, 5)[0, 1, 0]
+
+    options: dict = {"signal": "gradient", "init": None, "source": "a"}
+    erf = exact(net, image=11, unit=(1,), **options)
+    expected = jax.grad(tail)(jnp.zeros((1, 6, 1)))[0, :, 0]
+    assert erf.shape == (6,) and erf.offset == (0,)
+    np.testing.assert_allclose(erf.map, expected / expected.sum(), rtol=1e-6)
+
+
+def ones(x, width):
+    return jax.lax.conv_general_dilated(
+        x, jnp.ones((width, 1, 1)), (1,), "SAME", dimension_numbers=("NHC", "HIO", "NHC")
+    )
+
+
+def test_an_inner_layer_keeps_what_fixed_layers_correlate():
+    n, i = 9, np.arange(9)
+    pool = (abs(i[:, None] - i) < 2) / 3
+    covariance = np.outer(pool[4], pool[4])  # of the gradients, behind the last pool
+    pairs = np.zeros((n, n))
+    for shift in (-1, 0, 1):  # a convolution: both pixels by the same random tap
+        line = np.eye(n, k=shift)
+        pairs += line @ covariance @ line.T
+    expected = np.diag(pool.T @ pairs @ pool)
+    tail = Chain(AvgPool(3, 1, padding=1), Conv(3), AvgPool(3, 1, padding=1), ndim=1)
+    erf = exact(Chain(Conv(3, 2).named("a"), tail), image=18, unit=(4,), source="a")
+    np.testing.assert_allclose(erf.map, expected / expected.sum(), rtol=1e-12)
+    plane = exact(Chain(Conv(3, 2).named("a"), tail), source="a")
+    np.testing.assert_allclose(plane.map, expected[expected > 0] / expected.sum(), rtol=1e-12)
+    assert plane.error.kind == erf.error.kind == "relative"
+
+
+@pytest.mark.parametrize("image", [None, 20])
+def test_an_inner_layer_keeps_the_gates(image):
+    pool = AvgPool(3, 1, padding=1)
+    tail = Chain(pool, Conv(3), Activation("relu"), pool, ndim=1)
+    options: dict = {} if image is None else {"image": image}
+    whole = exact(Chain(Conv(3).named("a"), tail * 2), source="a", **options)
+    alone = exact(Chain(tail * 2, ndim=1), **options)
+    np.testing.assert_allclose(whole.map, alone.map, rtol=1e-12)
+    linear = exact(Chain(pool, Conv(3), pool, pool, Conv(3), pool, ndim=1), **options)
+    assert abs(whole.std[0] / linear.std[0] - 1) > 0.01  # ReLU forgets half of what pools correlate

@@ -174,6 +174,10 @@ def test_an_operation_without_a_rule_is_named_and_can_be_given_one():
     network = from_jax(net, IMAGE, rules={"sort": "identity"})
     assert receptive_field(network).size == (5, 5)
     assert receptive_field(from_jax(net, IMAGE, rules={"sort": Conv(3)})).size == (7, 7)
+    both = from_jax(net, IMAGE, rules={"sort": Conv(3), "top": "identity"})
+    assert [n for n in both.notes if n.startswith("rules")] == [
+        "rules['top'] was not used: no operation of that name"
+    ]
     with pytest.raises(ValueError, match="takes 'identity' or a network|\"identity\" or a network"):
         from_jax(net, IMAGE, rules={"sort": "ignore"})
 

@@ -40,7 +40,7 @@ def check(module, margin=6):
     network = from_torch(module, torch.zeros(SHAPE))
     with torch.no_grad():
         grid = module(torch.zeros(SHAPE)).shape[2:]
-        assert flatten(network.graph, SHAPE[2:], "gradient", None, "zeros").shape == grid
+        assert flatten(network, SHAPE[2:], "gradient", None, "zeros").shape == grid
         wanted = predicted(network, grid)
         inside = np.ones(grid, bool)
         for (first, last), n in zip(wanted, SHAPE[2:]):
@@ -225,11 +225,15 @@ def test_unknown_operators_take_a_rule_and_bad_input_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="got 'GridSample' of .* at warp: an operator without"):
         from_onnx(made)
     assert receptive_field(from_onnx(made, rules={"GridSample": Conv(3)})).size == (5, 5)
+    both = from_onnx(made, rules={"GridSample": Conv(3), "Warp": "identity"})
+    assert "rules['Warp'] was not used: no operation of that name" in both.notes
     cases = [
         (lambda: from_onnx(tmp_path / "none.onnx"), "model: got"),
         (lambda: from_onnx(made, image="z"), "image: got 'z'"),
         (lambda: from_onnx(made, shape=(1, 3, 8)), "shape: got"),
         (lambda: from_onnx(made, spatial_axes=(9,)), "spatial_axes: got"),
+        (lambda: from_onnx(made, rules=3), "rules: got 3"),
+        (lambda: from_torch(None, torch.zeros(1, 3, 8, 8)), "module: got NoneType; takes a"),
         (lambda: from_onnx(model(nodes[:1], w, (1, 3, "h", "w"), "a")), "shape: got None"),
     ]
     (tmp_path / "no.onnx").write_text("this is text, not a model")

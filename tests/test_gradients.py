@@ -242,6 +242,17 @@ def test_torch_equals_jax(contribution):
     assert all(p.grad is None for p in module.parameters())
 
 
+def test_torch_modules_of_another_precision_say_so_in_one_line():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Conv2d(3, 4, 3).double().eval()
+    with pytest.raises(ValueError) as caught:
+        gradient_erf(module, np.zeros((2, 3, 9, 9), np.float32))
+    said = str(caught.value)
+    assert said.startswith("images: got batches of shape (1, 3, 9, 9) and dtype float32, on which")
+    assert "\n" not in said
+    gradient_erf(module, np.ones((2, 3, 9, 9)))
+
+
 # --- errors ------------------------------------------------------------------------------------
 
 F, X = net(filters(7, 2, 3, 2)), images(2, size=6)

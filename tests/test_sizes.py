@@ -65,7 +65,7 @@ def agree(network, wanted, rim=(0, 0)):
     A resize reads pixels beyond the rim as the outermost ones, the package as zeros.
     """
     outputs, n = wanted.shape
-    assert flatten(network.graph, (n,), "gradient", None, "zeros").shape == (outputs,)
+    assert flatten(network, (n,), "gradient", None, "zeros").shape == (outputs,)
     units = [(o,) for o in range(rim[0], outputs - rim[1]) if wanted[o].any()]
     assert len(units) > outputs // 4
     for (o,), erf in zip(units, exact_units(network, n, units, signal="gradient", init=None)):
@@ -80,7 +80,7 @@ def test_the_grid_of_a_traced_model(name):
     image = jax.ShapeDtypeStruct((1, 36, 32, 3), jnp.float32)
     network = from_jax(function, image, spatial_axes=(1, 2))
     wanted = jax.eval_shape(function, image).shape[1:3]
-    assert flatten(network.graph, (36, 32), "gradient", None, "zeros").shape == wanted
+    assert flatten(network, (36, 32), "gradient", None, "zeros").shape == wanted
 
 
 def test_the_central_unit_is_that_of_the_models_grid():
@@ -110,7 +110,7 @@ def test_ceil_mode_of_pools(n, k, s, pads, include):
         assert F.avg_pool1d(ones, k, s, p, ceil_mode=True).shape[2] == len(wanted)
     agree(from_onnx(mean), wanted)
     most = from_onnx(model(n, pool("MaxPool", k, **more)))
-    assert flatten(most.graph, (n,), "gradient", None, "zeros").shape == (len(wanted),)
+    assert flatten(most, (n,), "gradient", None, "zeros").shape == (len(wanted),)
 
 
 TRANSPOSED = {

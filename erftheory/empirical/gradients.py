@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from erftheory.empirical.keys import random_key
 from erftheory.empirical.models import Model, model
 from erftheory.empirical.tally import Tally
 from erftheory.erf import ERF, ErrorBound
@@ -42,13 +43,14 @@ def gradient_erf(
     """The ERF of a given model on given images: the mean contribution of each input pixel.
 
     Args:
-      function: maps a batch of images (n, …) to a batch of outputs (n, …); a JAX callable (it is
-        compiled once for each batch shape), or a `torch.nn.Module` after `.eval()`. The images of
-        a batch must not influence each other: batch norm in inference mode.
+      function: maps a batch of images (n, …) to a batch of outputs (n, …); a JAX callable (compiled
+        in every call, because its weights may have changed, and once for each batch shape), or a
+        `torch.nn.Module` after `.eval()`. The images of a batch must not influence each other:
+        batch norm in inference mode.
       images: floating point, in the model's own layout: an array (n, …), or an iterable of such
         batches, which are read one at a time. Gradients are taken in their precision (JAX's rules).
       unit: index in the output grid, an int an axis; "center" is n_out // 2 on each axis.
-      contribution: of a gradient g, summed over input channels: "squared" g² (variance signal),
+      contribution: of a gradient g, then summed over input channels: "squared" g² (variance),
         "absolute" |g|, or "positive" max(g, 0), which is D22's (both magnitude signals).
       spatial_axes: of the images, with the batch axis counted as 0. None takes (1, …, ndim − 2),
         channels last, for JAX functions, and (2, …), channels first, for torch modules.
@@ -241,7 +243,7 @@ def _seeds(cotangent: Any, features: int, key: Any) -> Any:
 
 def _signs(features: int, key: Any) -> Any:
     """A ±1 combination an image, which depends on the key and the image's number alone."""
-    root = jax.random.key(key) if isinstance(key, int) else key
+    root = random_key(key)
 
     @jax.jit
     def draw(index: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from erftheory.empirical import symmetry
+from erftheory.empirical.keys import random_key
 from erftheory.empirical.nets import Device, Nets, nets
 from erftheory.empirical.routes import NAMES
 from erftheory.empirical.tally import Tally
@@ -230,8 +231,7 @@ def _blocks(
     Several calls are under way at once: XLA's CPU programs leave cores idle between their
     convolutions, and an accelerator would wait for the host.
     """
-    if isinstance(key, int):
-        key = jax.random.key(key)
+    key = random_key(key)
     width, devices = made.width, len(made.devices)
     returned = min(_RETURNED, made.memory // 8) // made.calls
     room = max(1, returned // (4 * math.prod(made.out_shape) * width))

@@ -32,8 +32,15 @@ class TorchModel(Model):
     def trace(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
         import torch
 
-        with torch.no_grad():
-            made = self.function(self._tensor(np.zeros(shape, dtype)))
+        try:
+            with torch.no_grad():
+                made = self.function(self._tensor(np.zeros(shape, dtype)))
+        except (RuntimeError, TypeError, ValueError) as wrong:
+            said = (str(wrong).splitlines() or [type(wrong).__name__])[0]
+            raise ValueError(
+                f"images: got batches of shape {shape} and dtype {dtype}, on which the module "
+                f"fails ({said}); takes images as the module does, the batch axis first"
+            ) from wrong
         return self._output_shape(made, shape)
 
     def read(self, x: np.ndarray) -> np.ndarray:

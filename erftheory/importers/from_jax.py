@@ -10,8 +10,9 @@ import numpy as np
 
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
-from erftheory.importers.jaxpr import Reader, SpatialAxes, check_rules
+from erftheory.importers.jaxpr import Reader, SpatialAxes
 from erftheory.importers.pointwise import HOLD
+from erftheory.importers.rules import check_rules, note_unused
 from erftheory.importers.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
@@ -42,6 +43,7 @@ def from_jax(
         `.notes` of the result says what was decided.
       rules: what operations that the reader does not know do, by primitive or by the name of a
         jitted function: "identity" (acts on each pixel alone) or a `Network`, such as `Conv(3)`.
+        `.notes` names those that no operation asked for.
       intermediates: the function returns (output, named intermediates); these become endpoints.
 
     Returns:
@@ -116,7 +118,9 @@ def _read(jaxpr, consts, flat, place, shape, rules, axes, assembler, search: boo
     values: list[Value] = list(flat)
     values[place] = Signal(0, tuple(dims))
     reader = Reader(assembler, dict(rules or {}), search)
-    return reader.run(jaxpr, consts, values), reader.marks
+    found = reader.run(jaxpr, consts, values)
+    note_unused(assembler, reader.rules, reader.used)
+    return found, reader.marks
 
 
 def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:

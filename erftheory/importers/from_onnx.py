@@ -15,6 +15,7 @@ from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import lazy
 from erftheory.importers.pointwise import HOLD
+from erftheory.importers.rules import check_rules, note_unused
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,
@@ -56,6 +57,7 @@ def from_onnx(
     """
     onnx = _onnx()
     one_of("hold", hold, HOLD)
+    check_rules(rules)
     proto = _loaded(onnx, model)
     known = {t.name for t in proto.graph.initializer}
     inputs = [v for v in proto.graph.input if v.name not in known]
@@ -71,6 +73,7 @@ def from_onnx(
     reader = _Reader(onnx, proto, assembler, dict(rules or {}))
     reader.values[name] = _image(sizes, axes)
     reader.run()
+    note_unused(assembler, reader.rules, reader.used)
     outputs = {}
     for out in proto.graph.output:
         value = reader.values[out.name]
@@ -102,6 +105,8 @@ def from_torch(
     """
     import torch
 
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(f"module: got {type(module).__name__}; takes a torch.nn.Module")
     if not examples:
         raise ValueError("examples: got none; takes the module's arguments, the image first")
     training = {m: m.training for m in module.modules()}
@@ -198,6 +203,7 @@ class _Reader:
         self.onnx, self.proto, self.assembler, self.rules = onnx, proto, assembler, rules
         self.values: dict[str, Value] = {"": Constant(())}
         self.marks: dict[str, int] = {}
+        self.used: set[str] = set()
         for tensor in proto.graph.initializer:
             self.values[tensor.name] = self._tensor(tensor)
 
@@ -232,6 +238,7 @@ class _Reader:
         try:
             rule = self.rules.get(node.op_type)
             if rule is not None:
+                self.used.add(node.op_type)
                 return self._own(node, rule, inputs)
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
@@ -246,9 +253,6 @@ class _Reader:
                 raise Unreadable("a network as the rule of an operator on several values")
             value = self.assembler.flush(self.assembler.settle(pixels[0]))
             return [onnx_rules.described(self.assembler, value, rule)] * len(node.output)
-        if rule != "identity":
-            kind = node.op_type
-            raise ValueError(f"rules[{kind!r}]: got {rule!r}; takes 'identity' or a network")
         return [self.assembler.merge("other", *pixels)] * len(node.output)
 
     def _attribute(self, attribute: Any) -> Any:

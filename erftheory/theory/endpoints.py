@@ -8,7 +8,7 @@ of the input; a sub-network read alone would start from N(0, 1) instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
@@ -22,16 +22,21 @@ from erftheory.theory.walk import SIGNALS, Walk
 class Between(GraphNetwork):
     """The paths of `whole` from node `source` to its output; `graph` has the source as input.
 
-    `kept` are the nodes of `whole` in the order of `graph`, the source first.
+    `kept` are the nodes of `whole` in the order of `graph`, the source first; `unrolled` makes the
+    same part with every repetition written out.
     """
 
-    def __init__(self, graph: Graph, whole: Graph, kept: tuple[int, ...]):
+    def __init__(
+        self, graph: Graph, whole: Graph, kept: tuple[int, ...], unrolled: Callable[[], Between]
+    ):
         super().__init__(graph)
         object.__setattr__(self, "whole", whole)
         object.__setattr__(self, "kept", kept)
+        object.__setattr__(self, "unrolled", unrolled)
 
     whole: Graph
     kept: tuple[int, ...]
+    unrolled: Callable[[], Between]
 
     def gains(self, signal: str, init: str) -> Gains:
         """Those of the whole network, on the nodes that are left."""
@@ -53,6 +58,8 @@ class Between(GraphNetwork):
             )
             if new and old in found.runs:
                 gains.runs[new] = found.runs[old]
+            if new and old in found.gates:
+                gains.gates[new] = found.gates[old]
         return gains
 
 
@@ -73,17 +80,41 @@ def between(network: Network, source: str | None = None, output: str | None = No
     last = network if output is None else network.until(output)
     if source is None:
         return last
-    for unroll in (True,) if repeats_fixed(last.graph) else (False, True):
-        whole = unrolled(last.graph) if unroll else last.graph
-        start = _locate(whole, network, source, unroll)
+    if not repeats_fixed(last.graph):
+        start = _locate(last.graph, network, source, False)
         if start is not None:
-            break
-    else:
+            return _cut(last.graph, start, lambda: _deep(last.graph, network, source, output))
+    return _deep(last.graph, network, source, output)
+
+
+def _deep(graph: Graph, network: Network, source: str, output: str | None) -> Between:
+    """`between` with every repetition written out."""
+    whole = unrolled(graph)
+    start = _locate(whole, network, source, True)
+    if start is None:
         raise ValueError(
             f"source: got {source!r}, which {output or 'the output'} does not read; takes a part "
             "on the way to the output"
         )
-    return _cut(whole, start)
+    return _cut(whole, start, lambda: _deep(graph, network, source, output))
+
+
+def gains_of(network: Network, signal: str, init: str) -> Gains:
+    """Gains from the forward pass: of the whole network, where a part of it is read."""
+    from erftheory.theory.meanfield import meanfield_gains
+
+    if isinstance(network, Between):
+        return network.gains(signal, init)
+    return meanfield_gains(network.graph, signal, init)
+
+
+def written_out(network: Network) -> Network:
+    """The same network, or part of one, with every repetition as copies of its body."""
+    return (
+        network.unrolled()
+        if isinstance(network, Between)
+        else GraphNetwork(unrolled(network.graph))
+    )
 
 
 def walk_between(network: Network, signal: str, init: str | None) -> Walk:
@@ -94,11 +125,17 @@ def walk_between(network: Network, signal: str, init: str | None) -> Walk:
     one_of("init", init, INITS)
     kind = "variance" if signal == "magnitude" else signal
     if init is None or not meets(network.graph):
-        return build(network, kind)
-    return build(network, kind, network.gains(kind, init))
+        walk = build(network, kind)
+    else:
+        walk = build(network, kind, gains_of(network, kind, init))
+    if not walk.correlated:
+        return walk
+    network = written_out(network)
+    gains = None if init is None else gains_of(network, kind, init)
+    return build(network, kind, gains, lifted=True)
 
 
-def _cut(whole: Graph, start: int) -> Between:
+def _cut(whole: Graph, start: int, deep: Callable[[], Between]) -> Between:
     reached = {start}
     for index, node in enumerate(whole.nodes):
         if any(i in reached for i in node.inputs):
@@ -111,7 +148,7 @@ def _cut(whole: Graph, start: int) -> Between:
         op = Sum(None, place.get(node.op.fork or 0)) if isinstance(node.op, Sum) else node.op
         nodes.append(Node(op, tuple(place[i] for i in node.inputs if i in place), node.name))
     # a node of the whole graph leads to its output, so all that the source reaches does too
-    return Between(Graph(whole.ndim, tuple(nodes)), whole, kept)
+    return Between(Graph(whole.ndim, tuple(nodes)), whole, kept, deep)
 
 
 def _locate(whole: Graph, network: Network, source: str, unroll: bool) -> int | None:

@@ -70,7 +70,8 @@ def exact(
       padding_mode: on an image, what convolutions and pools read in their paddings: "zeros",
         "reflect", "replicate" or "circular".
       source, output: names that `until` takes: the map of a unit of `output` over the pixels of
-        `source`, with the gains of the whole network (`between`); None is the network's end.
+        `source`, with the gains of the whole network (`between`); None is the network's end. Beside
+        `image`, which stays the network's own, the map has the pixels that `source` makes of it.
 
     Raises:
       ValueError: an argument out of range, a global operation on the unbounded plane, signed taps
@@ -84,11 +85,9 @@ def exact(
             raise ValueError(f"window: got {window!r} beside image; takes one of the two")
         if method != "auto":
             raise ValueError(f'method: got {method!r} beside image; takes "auto"')
-        if source is not None:
-            raise ValueError(f"source: got {source!r} beside image; takes one of the two")
         from erftheory.theory.grid import on_image
 
-        return on_image(between(network, None, output), image, unit, signal, init, padding_mode)
+        return on_image(network, image, unit, signal, init, padding_mode, source, output)
     if padding_mode != "zeros":
         raise ValueError(
             f"padding_mode: got {padding_mode!r} without image; takes an image beside it"

@@ -22,6 +22,7 @@ from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.imported import own_rims
 from erftheory.theory import grid_layers as layers
+from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import Flat, Port, edges, flatten, squares
@@ -42,9 +43,17 @@ def on_image(
     signal: str = "variance",
     init: str | None = "he",
     padding_mode: str = "zeros",
+    source: str | None = None,
+    output: str | None = None,
 ) -> ERF:
     """The ERF of one unit on an image; arguments and errors as for `exact`."""
-    grid = _Grid(network, image, signal, init, padding_mode)
+    if source is not None:  # seen from an inner layer, the image is what that layer makes of it
+        check_network("network", network)
+        one_of("signal", signal, SIGNALS)
+        one_of("padding_mode", padding_mode, tuple(layers.PADDING))
+        part = network.until(source)
+        image = flatten(part, _image(image, part.ndim), "gradient", None, padding_mode).shape
+    grid = _Grid(between(network, source, output), image, signal, init, padding_mode)
     return next(grid.erfs([grid.unit(unit)]))
 
 
@@ -119,7 +128,7 @@ class _Grid:
         self.kind = "variance" if self.root else signal
         ndim = network.ndim
         self.image = _image(image, ndim)
-        self.flat = flatten(network.graph, self.image, self.kind, init, mode)
+        self.flat = flatten(network, self.image, self.kind, init, mode)
         self.signed = any(
             node.step is not None and node.step.kernel.signed for node in self.flat.nodes
         )
@@ -150,6 +159,22 @@ class _Grid:
         return place
 
     def erfs(self, units: list[tuple[int, ...]]) -> Iterator[ERF]:
+        try:
+            self._ask_for_memory()
+            yield from self._erfs(units)
+        except MemoryError:
+            raise ValueError(
+                f"image: got {self.image}, whose maps do not fit in memory; takes a smaller image"
+            ) from None
+
+    def _ask_for_memory(self) -> None:
+        """Raises MemoryError for images beyond all reach, before anything of them is filled."""
+        branching = any(len(node.inputs) > 1 for node in self.flat.nodes)
+        sizes = [node.shape for node in self.flat.nodes]
+        numbers = 3 * max(math.prod(s) if branching else 8 * max(s) for s in sizes)
+        np.empty(min(numbers, 2**56))  # NumPy calls more than an address space another error
+
+    def _erfs(self, units: list[tuple[int, ...]]) -> Iterator[ERF]:
         largest = max(math.prod(node.shape) for node in self.flat.nodes)
         size = max(1, BATCH // largest)
         for start in range(0, len(units), size):
@@ -233,7 +258,7 @@ class _Grid:
         )
         period = [lcm(*(rate[a].numerator for rate in graph.rates)) for a in range(graph.ndim)]
         torus = tuple(p * wide for p in period)
-        flat = flatten(graph, torus, self.kind, self.init, layers.TORUS)
+        flat = flatten(self.network, torus, self.kind, self.init, layers.TORUS)
         phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
         chosen = sorted(set(phases.values()))
         found = _pull(flat, chosen)
@@ -247,7 +272,9 @@ class _Grid:
 
 def _pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> _Signal:
     """Maps of a batch of units, pulled back from the last node to the input."""
-    seeds = tuple(np.eye(n)[[u[a] for u in units]] for a, n in enumerate(flat.shape))
+    seeds = tuple(np.zeros((len(units), n)) for n in flat.shape)
+    for a, line in enumerate(seeds):
+        line[range(len(units)), [u[a] for u in units]] = 1.0
     last = len(flat.nodes) - 1
     arriving = edges(flat)
     outputs = [(last, g) for g in range(len(flat.nodes[last].channels))]

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.layers import Dropout, GlobalAvgPool, Layer, Step
 from erftheory.theory import grid_layers as layers
+from erftheory.theory.endpoints import gains_of, written_out
 from erftheory.theory.fixed import below, fixed_ahead, memories, recombining, remembers, unmasked
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.grid_layers import Shape, Terms
@@ -71,19 +73,21 @@ class Flat:
         return self.made[key]
 
 
-def flatten(graph: Graph, image: Shape, kind: str, init: str | None, mode: str) -> Flat:
-    """Write out a graph on an image.
+def flatten(network: Network, image: Shape, kind: str, init: str | None, mode: str) -> Flat:
+    """Write out a network on an image.
 
     Raises:
       ValueError: a layer without output pixels, or maps of different sizes that meet.
     """
-    correlates = kind == "variance" and fixed_layers(graph) > 1  # lags pass activations
+    graph = network.graph
+    correlates = kind == "variance" and fixed_layers(graph) > 1
+    if correlates:  # lags pass activations, whose laws differ from one repetition to the next
+        network = written_out(network)
+        graph = network.graph
     if init is None or not (meets(graph) or correlates):
         gains = structural_gains(graph, kind)
     else:
-        from erftheory.theory.meanfield import meanfield_gains
-
-        gains = meanfield_gains(graph, kind, init)
+        gains = gains_of(network, kind, init)
     flat = Flat(graph.ndim, kind, mode)
     flat.nodes.append(FlatNode(Input(), None, (), (), gains.channels[0], image, image))
     _write(flat, graph, gains, 0, image)
