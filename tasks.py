@@ -68,7 +68,8 @@ def prepare(extra):
     STAMP.unlink(missing_ok=True)
     print("installing erftheory and what it needs …", file=sys.stderr, flush=True)
     target = "." + (f"[{','.join(sorted(extras))}]" if extras else "")
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # Most modules of the large packages are never imported: each compiles when it is.
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
     status = run(*pip, "--editable", target)
     if status:
         return fail("pip: the installation failed, see above; run the same command again")

@@ -29,7 +29,16 @@ SAMPLED = "VAR-1,GRW-1,GRW-2,SUB-1,DIL-1,DIL-2,SKP-1,DRP-1,POOL-1"
 
 @pytest.fixture(scope="module")
 def engines() -> Engines:
-    return Engines.load()
+    """The real engines; nets drawn once serve every sabotage, which changes a copy of them."""
+    real, drawn = Engines.load(), {}
+
+    def gradients(network, *args, **options):
+        key = network, args, tuple(sorted(options.items()))
+        if key not in drawn:
+            drawn[key] = list(real.gradients(network, *args, **options))
+        yield from (np.array(block) for block in drawn[key])
+
+    return replace(real, gradients=gradients)
 
 
 def failing(engines: Engines, laws: str, depth: int = 6, kernel: int = 3, **options) -> set[str]:
