@@ -40,9 +40,9 @@ TRUE = {name: NETWORKS[name] for name in ("strided", "inception", "bilinear unet
     "3-D": NETWORKS["unequal 3-D"],
     "transposed": Chain(ConvTranspose(5, 3, padding=2, dilation=2), RELU, Conv(3, 2), ndim=1),
     "residual": Chain(Conv(3), Residual(Chain(RELU, Conv(3), RELU, Conv(3))) * 3, RELU, Conv(3)),
-    "scanned": Chain(Conv(3), Activation("abs"), ndim=1) * 40,
+    "scanned": Chain(Conv(3), Activation("abs"), ndim=1) * 16,
     "scanned, growing": Chain(
-        Conv(3), Residual(Chain(Conv(3, padding="valid"), RELU, Conv(3, padding=2))) * 20, ndim=1
+        Conv(3), Residual(Chain(Conv(3, padding="valid"), RELU, Conv(3, padding=2))) * 8, ndim=1
     ),
     "groups": Chain(Conv(3), RELU, Conv(3, groups=2), RELU, Conv(3, groups="depthwise"), Conv(1)),
     "pools": Chain(Conv(3), RELU, MaxPool(3, 2, padding=1), AvgPool(2), Conv(3), ndim=1),

@@ -46,24 +46,19 @@ def test_import_loads_neither_jax_nor_sympy_nor_matplotlib_nor_flint():
     assert done.stdout.strip() == "[]"
 
 
-def test_every_module_imports_without_a_device():
+CHANGED = "assert dict(jax.config.values) == before, 'changed'"
+
+
+def test_every_module_imports_without_a_device_or_a_jax_setting():
     """A JAX without any usable platform fails on first use, so an import that uses it fails."""
-    done = python(IMPORT_ALL, JAX_PLATFORMS="nonexistent")
+    code = f"import jax; before = dict(jax.config.values){IMPORT_ALL}{CHANGED}"
+    done = python(code, JAX_PLATFORMS="nonexistent")
     assert done.returncode == 0, done.stderr
+    setting = "jax.config.update('jax_enable_x64', True)"
+    control = python(f"import jax; before = dict(jax.config.values); {setting}\n{CHANGED}")
+    assert "changed" in control.stderr
     control = python("import jax; jax.numpy.zeros(1)", JAX_PLATFORMS="nonexistent")
     assert control.returncode != 0
-
-
-def test_every_module_imports_without_changing_a_jax_setting():
-    code = f"import jax; before = dict(jax.config.values){IMPORT_ALL}"
-    code += "assert dict(jax.config.values) == before, 'changed'"
-    done = python(code)
-    assert done.returncode == 0, done.stderr
-    control = python(
-        "import jax; before = dict(jax.config.values); jax.config.update('jax_enable_x64', True)\n"
-        "assert dict(jax.config.values) == before, 'changed'"
-    )
-    assert "changed" in control.stderr
 
 
 def test_matplotlib_and_sympy_wait_for_their_first_use():
