@@ -211,7 +211,7 @@ def _mark_holes(ax: Axes, erf: ERF, plane: tuple[int, int], extent: Any) -> None
         grey = np.ma.masked_equal(holes, False)
         ax.imshow(grey, extent=extent, cmap=ListedColormap(["0.75"]), interpolation="nearest",
                   aspect=ax.get_aspect())  # fmt: skip
-        ax.scatter([], [], marker="s", color="0.75", label="hole (no path)")
+        ax.scatter([], [], marker="s", color="0.75", label="not read (no path)")
 
 
 def _draw_box(ax: Axes, erf: ERF, plane: tuple[int, int]) -> None:
