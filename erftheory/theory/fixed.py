@@ -8,7 +8,6 @@ from pixel to pixel; `remembers` says where there is some.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -17,12 +16,11 @@ from itertools import product
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.lags import lift, reader, within
+from erftheory.theory.runs import joined, memories, unmasked
 from erftheory.theory.walk import Factor, Port, RawEdge
 
 # What `ErrorBound.note` says where correlations matter (`remembers`).
 CORRELATED = "correlations of gradients behind fixed layers are followed only nearly"
-
-# A path is the tuple of edges from a source port (uncorrelated gradients) down to some port.
 
 
 def square_fixed(raw, order, outputs, jumps, lifted=False):
@@ -34,35 +32,8 @@ def square_fixed(raw, order, outputs, jumps, lifted=False):
     """
     if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
         return raw, False
-    under = below(raw)
-    ahead = fixed_ahead(under, order)
-    wide = recombining(under, order, ahead)
-    paths: dict = {port: {port: [()]} for port, _ in outputs}
-    result: dict = {}
-    for port in order:
-        found = defaultdict(list, {s: list(p) for s, p in paths.get(port, {}).items()})
-        random = []
-        for e in raw.get(port, []):
-            if e.kind == "random":
-                random.append(e)
-                continue
-            for source, before in paths[e.reader].items():
-                found[source] += [(*path, e) for path in before]
-        own = found.pop(port, None)  # an output unit starts here
-        result[port] = random + [_squared(s, p) for s, p in found.items()]
-        bare = all(e.kind != "fixed" for ps in found.values() for p in ps for e in p)
-        settled = (bare or not ahead[port]) and not wide & set(found)
-        if settled or not found:
-            paths[port] = {port: [()]}
-        else:
-            if (
-                random or own
-            ):  # these arrive uncorrelated: a source of their own beside the open ones
-                raise ValueError(
-                    "network: got fixed layers (average pooling, interpolation) on a path that "
-                    "also carries other signals; takes a convolution between fixed layers there"
-                )
-            paths[port] = dict(found)
+    ports = [p for p, _ in outputs]
+    result = joined(raw, order, ports, _squared)
 
     def shared(edge, node: int) -> bool:
         places = edge.run
@@ -75,7 +46,7 @@ def square_fixed(raw, order, outputs, jumps, lifted=False):
         if e.run
     }
     if lifted:
-        result, whole = lift(result, order, [p for p, _ in outputs], _Moves(jumps))
+        result, whole = lift(result, order, ports, _Moves(jumps))
         return result, not whole
     return result, remembers(result, order, lambda e: apart.get(id(e), (False, False)))
 
@@ -170,46 +141,6 @@ class _Moves:
         return self.products[id(edge)]
 
 
-def below(raw) -> dict:
-    """For each port, the (port, edge) pairs that plain and fixed edges lead to."""
-    below = defaultdict(list)
-    for port, edges in raw.items():
-        for e in edges:
-            if e.kind != "random":
-                below[e.reader].append((port, e))
-    return below
-
-
-def fixed_ahead(below: dict, order) -> dict:
-    """For each port, whether a fixed layer follows towards the input before a random one."""
-    ahead: dict = {}
-    for port in reversed(order):
-        ahead[port] = any(e.kind == "fixed" or ahead[p] for p, e in below.get(port, ()))
-    return ahead
-
-
-def recombining(below: dict, order, ahead: dict) -> set:
-    """Ports from which two paths, one of them through a fixed layer, meet again unrandomised."""
-    rank = {port: i for i, port in enumerate(order)}
-    wide = set()
-    for source in below:
-        if not ahead[source]:
-            continue
-        count = {source: (1, False)}
-        queue = [(rank[source], source)]
-        while queue:  # in topological order, so that every count is complete when it is read
-            _, port = heapq.heappop(queue)
-            paths, through = count[port]
-            for target, e in below.get(port, ()):
-                if target not in count:
-                    heapq.heappush(queue, (rank[target], target))
-                had, was = count.get(target, (0, False))
-                count[target] = (had + paths, was or through or e.kind == "fixed")
-        if any(n > 1 and through for n, through in count.values()):
-            wide.add(source)
-    return wide
-
-
 def _squared(source, paths):
     """One edge from `source` that acts on powers as all `paths` together."""
     fixed = [e for path in paths for e in path if e.kind == "fixed"]
@@ -226,13 +157,6 @@ def _squared(source, paths):
         run = _taps(fixed[0], shift) if fixed else None
         return RawEdge(source, gain, factors, shift, grid, "random", run, **_kept(path))
     return _composed(source, paths)
-
-
-def memories(path) -> tuple[float, float, bool]:
-    """What a path keeps of a lag before its first fixed layer, and after; and whether nearly."""
-    first = next((i for i, e in enumerate(path) if e.kind == "fixed"), 0)
-    before, after = (math.prod(e.memory for e in part) for part in (path[:first], path[first:]))
-    return before, after, any(e.nearly for e in path)
 
 
 def _kept(path) -> dict:
@@ -269,16 +193,6 @@ def _composed(source, paths):
     factor = (Factor(kernel, spacing),)
     kept = _kept(paths[0])
     return RawEdge(source, common * power, factor, shift, grid, "random", dict(total), **kept)
-
-
-def unmasked(path) -> None:
-    """Refuse dropout between fixed layers: masks keep E g² = (f∗h)² + ρ/(1−ρ) f²∗h² apart."""
-    places = [i for i, e in enumerate(path) if e.kind == "fixed"]
-    if len(places) > 1 and any(e.kind == "masked" for e in path[places[0] : places[-1]]):
-        raise ValueError(
-            "network: got dropout between fixed layers (average pooling, interpolation), where it "
-            "changes the shape; takes a convolution between them, or no dropout there"
-        )
 
 
 def _off(e, grid) -> bool:

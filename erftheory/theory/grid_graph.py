@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -19,12 +18,13 @@ from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.layers import Dropout, GlobalAvgPool, Layer, Step
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.endpoints import gains_of, written_out
-from erftheory.theory.fixed import below, fixed_ahead, memories, recombining, remembers, unmasked
+from erftheory.theory.fixed import remembers
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.grid_layers import Shape, Terms
 from erftheory.theory.lags import Lag, agreement, lift, reader, within
 from erftheory.theory.masses import plain, product
 from erftheory.theory.reading import fixed_layers, meets
+from erftheory.theory.runs import joined, memories, unmasked
 
 Port = tuple[int, int]
 
@@ -235,33 +235,7 @@ def squares(
     if not any(e.kind == "fixed" for found in raw.values() for e in found):
         return raw
     order = sorted(set(raw) | set(outputs), key=lambda port: (-port[0], port[1]))
-    under = below(raw)
-    ahead = fixed_ahead(under, order)
-    wide = recombining(under, order, ahead)
-    paths: dict = {port: {port: [()]} for port in outputs}
-    result: dict[Port, list[GridEdge]] = {}
-    for port in order:
-        found = defaultdict(list, {s: list(p) for s, p in paths.get(port, {}).items()})
-        random = []
-        for e in raw.get(port, []):
-            if e.kind == "random":
-                random.append(e)
-                continue
-            for source, before in paths[e.reader].items():
-                found[source] += [(*path, e) for path in before]
-        own = found.pop(port, None)
-        result[port] = random + [_powers(flat, s, p) for s, p in found.items()]
-        bare = all(e.kind != "fixed" for ps in found.values() for p in ps for e in p)
-        settled = (bare or not ahead[port]) and not wide & set(found)
-        if settled or not found:
-            paths[port] = {port: [()]}
-        elif random or own:
-            raise ValueError(
-                "network: got fixed layers (average pooling, interpolation) on a path that "
-                "also carries other signals; takes a convolution between fixed layers there"
-            )
-        else:
-            paths[port] = dict(found)
+    result = joined(raw, order, outputs, lambda s, p: _powers(flat, s, p))
     flat.approximate = _remembers(flat, result, order)
     if flat.approximate:
         result, whole = lift(result, order, outputs, _Moves(flat))
