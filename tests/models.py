@@ -56,6 +56,19 @@ def nested_slice(x):
     return jnp.concatenate([inner, conv(y, w(3, 5, 5, C, C))], -1)[..., :2]
 
 
+def middle_slice(x):
+    """Of three parts the end of one and the start of the next, sliced in another layout."""
+    y = stem(x)
+    parts = [conv(y, w(3, 7, 7, C, C)), y, conv(y, w(3, 5, 5, C, C))]
+    all_ = jnp.concatenate(parts, -1).transpose(0, 3, 1, 2)
+    return all_[:, 6:10].transpose(0, 2, 3, 1)
+
+
+def picked(pick, count):
+    """Some of the channels that a space to depth makes of pixels."""
+    return lambda x: conv(pick(blocks(stem(x))), w(16, 3, 3, count, C))
+
+
 def single_channels(x):
     y = stem(x)
     return jnp.concatenate([y[..., :1], conv(y, w(3, 7, 7, C, 1))], -1)[..., :1]
@@ -165,6 +178,12 @@ MODELS = {
     ),
     "nested slice": nested_slice,
     "single channels": single_channels,
+    "middle slice": middle_slice,
+    "half of the blocks": picked(lambda y: jnp.split(y, 2, -1)[1], 8),
+    "across the blocks": picked(lambda y: lax.dynamic_slice_in_dim(y, 6, 4, axis=-1), 4),
+    "blocks by index": picked(lambda y: jnp.take(y, jnp.array([0, 5, -3]), axis=-1), 3),
+    "blocks reversed": picked(lambda y: jnp.pad(y[..., ::-1], ((0, 0),) * 3 + ((0, 1),)), 17),
+    "blocks beside": picked(lambda y: jnp.concatenate([y, jnp.roll(y, 1, -1)[..., :2]], -1), 18),
     "stacked rows": upsampled(lambda y: jnp.stack([y, -y], 2)),
     "tiled rows": upsampled(lambda y: jnp.tile(y[:, :, None], (1, 1, 2, 1, 1))),
     "shuffled at the end": lambda x: shuffled(conv(stem(x), w(5, 3, 3, C, 16), 2)),

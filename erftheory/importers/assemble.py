@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.folded import folded
 from erftheory.importers.pointwise import KNOWN, Own, Pointwise
 from erftheory.importers.signals import (
     BATCH,
@@ -188,7 +189,7 @@ class Assembler(Pointwise):
             if len(atoms) == 2:
                 block[axis] = min(atoms, key=lambda a: a.step).size
         dims = tuple(
-            join([self._block_atom(a, block) for a in dim]) for dim in signal.dims
+            join([self.block_atom(a, block) for a in dim]) for dim in signal.dims
         )
         size, nothing = tuple(block), (0,) * self.ndim
         step = Step(Kernel(size), size, (1,) * self.ndim, nothing, nothing, kind="routing")
@@ -196,7 +197,8 @@ class Assembler(Pointwise):
         node = self.add(Spatial("space to depth", step, channels), signal.node)
         return Signal(node, dims)
 
-    def _block_atom(self, atom: Atom, block: list[int]) -> Atom:
+    def block_atom(self, atom: Atom, block: Sequence[int]) -> Atom:
+        """An atom behind a space to depth: places within blocks are channels."""
         if atom.axis < 0 or block[atom.axis] == 1:
             return atom
         if atom.step == 1:
@@ -235,6 +237,8 @@ class Assembler(Pointwise):
     ) -> Signal:  # fmt: skip
         """A convolution; the signal's dimensions stay, its channels follow by the caller."""
         assert isinstance(value, Signal)
+        if groups > 1 and value.parts:
+            self.note("a grouped convolution of a concatenation: each channel sees all its parts")
         signal = self.flush(self.settle(value))
         kind: int | str = "depthwise" if groups == signal.channels > 1 else groups
         kernel, before, after = rule.kernel.shape, rule.before, rule.after
@@ -281,6 +285,9 @@ class Assembler(Pointwise):
                 mixed = any(isinstance(v, Global) and v.mixed for v in values)
                 return replace(first, mixed=mixed)
             return Constant(tuple(shape))
+        if any(folded(s, axis) for s in signals):
+            values = [self.settle(v) if isinstance(v, Signal) else v for v in values]
+            signals = [v for v in values if isinstance(v, Signal)]
         if any(spatial(s.dims[axis]) for s in signals):
             return self._beside(values, axis, shape)
         flat = []

@@ -166,6 +166,7 @@ class Reader:
         if not isinstance(values[0], Signal):
             return values[0]
         make = self.assembler
+        make.note("steps of a scan side by side: what reads some of them is read as reading all")
         signals = [make.flush(v) for v in values if isinstance(v, Signal)]
         node = make.add(Concat(), *(s.node for s in signals))
         return Signal(node, (plain(CHANNEL, len(signals)), *signals[0].dims))

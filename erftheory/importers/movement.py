@@ -10,6 +10,7 @@ import numpy as np
 
 from erftheory.importers import windows
 from erftheory.importers.assemble import Assembler
+from erftheory.importers.folded import folded, picked
 from erftheory.importers.resample import selection
 from erftheory.importers.signals import (
     CHANNEL,
@@ -34,7 +35,8 @@ def reshaped(make: Assembler, value: Value, shape: Sequence[int]) -> Value:
 def transposed(make: Assembler, value: Value, order: Sequence[int]) -> Value:
     if not isinstance(value, Signal):
         return value
-    return replace(value, dims=tuple(value.dims[i] for i in order))
+    parts = [(a, b, transposed(make, part, order)) for a, b, part in value.parts]
+    return replace(value, dims=tuple(value.dims[i] for i in order), parts=tuple(parts))
 
 
 def broadcast(make: Assembler, value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:
@@ -62,10 +64,16 @@ def sliced(
         i for i, (b, e, s, n) in enumerate(zip(starts, limits, strides, shape))
         if (b, e) != (0, n) or s != 1
     ]  # fmt: skip
+    for i in [i for i in busy if folded(value, i)]:
+        value = picked(make, value, i, np.arange(starts[i], limits[i], strides[i]))
+        busy.remove(i)
     along = [i for i in busy if spatial(value.dims[i])]
     across = [i for i in busy if i not in along]
     for i in across:
         value = _split(make, value, i, starts[i], limits[i], strides[i])
+        if not isinstance(value, Signal):
+            rows = zip(starts, limits, strides)
+            return Constant(tuple(-(-(e - b) // s) for b, e, s in rows))
     if not along:
         return value
     if any(len(value.dims[i]) > 1 or value.dims[i][0].step > 1 for i in along):
@@ -85,18 +93,33 @@ def sliced(
 
 def _split(
     make: Assembler, value: Signal, axis: int, start: int, limit: int, stride: int
-) -> Signal:
+) -> Value:
     """Some channels; of an untouched concatenation only the parts that hold them."""
     count = -(-(limit - start) // stride)
     dims = (*value.dims[:axis], plain(CHANNEL, count), *value.dims[axis + 1 :])
-    if value.parts and stride == 1 and any(a.axis == CHANNEL for a in value.dims[axis]):
-        kept = [p for p in value.parts if p[0] < limit and p[1] > start]
-        if len(kept) == 1:
-            first, last, part = kept[0]
-            if (first, last) == (start, limit):
-                return part
-            return _split(make, part, axis, start - first, limit - first, stride)
-    return make.select(value, dims)
+    if not value.parts or stride > 1 or all(a.axis != CHANNEL for a in value.dims[axis]):
+        return make.select(value, dims)
+    pieces, done = [], start
+
+    def skip(end: int) -> None:  # constants of the concatenation
+        if end > done:
+            shape = list(value.shape)
+            shape[axis] = end - done
+            pieces.append(Constant(tuple(shape)))
+
+    for first, last, part in value.parts:
+        low, high = max(start, first), min(limit, last)
+        if low < high:
+            skip(low)
+            whole = (low, high) == (first, last)
+            pieces.append(
+                part if whole else _split(make, part, axis, low - first, high - first, 1)
+            )
+            done = high
+    skip(limit)
+    if len(pieces) == 1:
+        return pieces[0]
+    return make.concat(pieces, axis, [length(d) for d in dims])
 
 
 def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]) -> Value:
@@ -106,6 +129,8 @@ def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]
     busy = [i for i, c in enumerate(config) if any(c)]
     if not busy:
         return value
+    if any(folded(value, i) for i in busy):
+        value = make.settle(value)
     shape = [n + lo + hi + max(0, n - 1) * mid for n, (lo, hi, mid) in zip(value.shape, config)]
     along = [i for i in busy if spatial(value.dims[i])]
     for i in busy:
@@ -134,6 +159,9 @@ def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]
 def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:
     if not isinstance(value, Signal) or not any(spatial(value.dims[i]) for i in axes):
         return value
+    if any(folded(value, i) for i in axes):
+        value = make.settle(value)
+        return reversed_(make, value, axes)
     if not value.cropped:
         raise Unreadable("a reflection of the image")
     return replace(value, flipped=True)
@@ -143,6 +171,12 @@ def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
     """Entries `indices` (one dimension) along an array dimension."""
     if not isinstance(value, Signal):
         return value
+    if folded(value, axis):
+        known = indices.get()
+        if known is not None:
+            entries, n = np.asarray(known).astype(int), value.shape[axis]
+            return picked(make, value, axis, np.where(entries < 0, entries + n, entries))
+        value = make.settle(value)
     if not spatial(value.dims[axis]):
         dims = (*value.dims[:axis], plain(CHANNEL, indices.shape[0]), *value.dims[axis + 1 :])
         return make.select(value, dims)
@@ -151,9 +185,9 @@ def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
     atom = value.dims[axis][0]
     if known is None:
         raise Unreadable("pixels picked by indices that are not known")
-    picked = np.asarray(known).astype(int)
-    picked = np.where(picked < 0, picked + atom.size, picked)
-    return windows.resize(make, value, atom.axis, selection(picked, atom.size))
+    places = np.asarray(known).astype(int)
+    places = np.where(places < 0, places + atom.size, places)
+    return windows.resize(make, value, atom.axis, selection(places, atom.size))
 
 
 # ---- as equations of a jaxpr --------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""Channels that hold pixels: places within the blocks of a space to depth.
+
+Until an operation mixes them, channels know which pixels they are, so some of them can be picked (a
+split after a squeeze, every other phase) without the rest of the block.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from erftheory.importers.signals import CHANNEL, Signal, Unreadable, join, length, plain
+from erftheory.network.imported import Spatial
+from erftheory.network.kernel import Kernel
+from erftheory.network.layers import Step
+
+if TYPE_CHECKING:
+    from erftheory.importers.assemble import Assembler
+
+
+def folded(signal: Signal, i: int) -> bool:
+    """Whether array dimension `i` is one of channels that holds places within blocks."""
+    coarse = {a.axis for j, d in enumerate(signal.dims) for a in d if j != i and a.step > 1}
+    return any(a.axis >= 0 and a.step == 1 and a.axis in coarse for a in signal.dims[i])
+
+
+def picked(make: Assembler, signal: Signal, i: int, index: np.ndarray) -> Signal:
+    """Entries `index` of a folded dimension: of every block the pixels that they hold."""
+    signal, n = make.flush(signal), make.ndim
+    block = [1] * n
+    for axis in range(n):
+        atoms = sorted((a for d in signal.dims for a in d if a.axis == axis), key=lambda a: a.step)
+        if len(atoms) == 2 and atoms[0].step == 1 and atoms[1].step == atoms[0].size:
+            block[axis] = atoms[0].size
+        elif len(atoms) != 1 or atoms[0].step != 1:
+            raise Unreadable(f"pixels of axis {axis} in the layout {signal.dims}")
+    dim = signal.dims[i]
+    places = np.unravel_index(np.asarray(index), [a.size for a in dim])
+    mask = np.zeros(block, bool)
+    held: list = [slice(None)] * n
+    for atom, place in zip(dim, places):
+        if atom.axis >= 0:
+            held[atom.axis] = place
+    # an axis that another dimension holds takes all its places with each of these
+    order = [a for a in range(n) if not isinstance(held[a], slice)]
+    moved = np.moveaxis(mask, order, range(len(order)))
+    moved[tuple(held[a] for a in order)] = True
+    inside = [np.flatnonzero(mask.any(axis=tuple(b for b in range(n) if b != a))) for a in range(n)]
+    first, last = [int(p[0]) for p in inside], [int(p[-1]) for p in inside]
+    box = mask[tuple(slice(f, e + 1) for f, e in zip(first, last))]
+    kernel = Kernel(box.shape, None if box.all() else tuple(int(v) for v in box.ravel()))
+    before = tuple(-f for f in first)
+    after = tuple(e + 1 - b for e, b in zip(last, block))
+    step = Step(kernel, tuple(block), (1,) * n, before, after, kind="routing")
+    channels = signal.channels * math.prod(block) // length(dim) * len(index)
+    node = make.add(Spatial("space to depth", step, max(1, channels)), signal.node)
+    dims = [join([make.block_atom(a, block) for a in d]) for d in signal.dims]
+    dims[i] = plain(CHANNEL, len(index))
+    return Signal(node, tuple(dims))
