@@ -99,18 +99,35 @@ def test_powers_and_lags_are_those_of_the_whole_covariance(layers):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(LAYERS, min_size=2, max_size=5), st.integers(0, 7))
-def test_lags_on_an_image(layers, place):
+@given(st.lists(LAYERS, min_size=2, max_size=8), st.integers(0, 7), st.integers(6, 12))
+def test_lags_on_an_image(layers, place, image):
     assume(sum(isinstance(layer, Upsample) for layer in layers) < 3)
     network = Chain(*layers, ndim=1)
     try:
-        size = len(list(exact_units(network, 12)))
+        size = len(list(exact_units(network, image)))
     except ValueError:
         assume(False)
-    erf = exact(network, image=12, unit=(place % size,))
-    wanted = powers(*layers, image=12, unit=place % size)
+    erf = exact(network, image=image, unit=(place % size,))
+    wanted = powers(*layers, image=image, unit=place % size)
     assert erf.error.kind == "relative"
     assert erf.map == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("between", [2, 8, 30])
+def test_lags_that_leave_the_image_do_not_come_back(between):
+    layers = (AvgPool(3, 1, padding=1), *(Conv(3),) * between, AvgPool(3, 1, padding=1))
+    wanted = powers(*layers, image=12, unit=6)
+    erf = exact(Chain(*layers, ndim=1), image=12, unit=(6,))
+    assert erf.error.kind == "relative" and erf.map == pytest.approx(wanted, rel=1e-11)
+    plane = exact(Chain(AvgPool(3, 1, padding=1), Conv(3) * 3, AvgPool(3, 1, padding=1)), image=7)
+    assert plane.std[0] == pytest.approx(plane.std[1], rel=1e-12)
+
+
+def test_gradients_that_go_round_onto_one_pixel_have_no_bound():
+    """A circular padding as wide as the image's rim is read at two places by one tap."""
+    for pad, kind in ((1, "relative"), (2, "approximation")):
+        net = Chain(Conv(3, padding=pad), AvgPool(3, 1, padding=1), ndim=1)
+        assert exact(net, image=6, unit=(0,), padding_mode="circular").error.kind == kind
 
 
 def test_the_published_example_in_two_dimensions():

@@ -246,16 +246,25 @@ def squares(
 
 
 def _remembers(flat: Flat, arriving: dict[Port, list[GridEdge]], order: list[Port]) -> bool:
-    """`fixed.remembers`; a padding that mirrors the image adds up gradients of pixels too."""
-    folds = flat.mode in ("reflect", "replicate")
+    """`fixed.remembers`; a padding by the image's own pixels adds up gradients of pixels too."""
 
     def ends(e: GridEdge) -> tuple[bool, bool]:
         if e.run:
             return _shared(e.terms(), outputs=True), _shared(e.terms(), outputs=False)
-        step = None if e.key == "still" else flat.nodes[e.key].step
-        return False, folds and step is not None and any((*step.before, *step.after))
+        return False, e.key != "still" and _folds(flat.nodes[e.key], flat.mode)
 
     return remembers(arriving, order, ends)
+
+
+def _folds(node: FlatNode, mode: str) -> bool:
+    """Whether one tap reads a pixel of the image at several places of the padded image."""
+    step = node.step
+    if step is None or step.up:
+        return False
+    if mode == "circular":  # places a whole turn apart
+        rows = zip(node.before, node.shape, step.stride)
+        return any(m > n // math.gcd(n, s) for n, m, s in rows)
+    return mode in ("reflect", "replicate") and any((*step.before, *step.after))
 
 
 def _shared(terms: Terms, outputs: bool) -> bool:
@@ -337,7 +346,7 @@ class _Moves:
         of the reader or −lag."""
         origin = reader(edge.reader, lag)
         if edge.run is None:
-            for to, new, exact in self._kept(edge, origin, lag):
+            for to, new, exact in self._kept(edge, port, origin, lag):
                 if within(to, farthest):
                     yield to, new, exact
             return
@@ -358,18 +367,22 @@ class _Moves:
                 key = edge.key if not any(to) and not any(lag) else next(_fresh)
                 yield to, replace(new, key=key, terms=lambda t=terms: t), exact
 
-    def _kept(self, edge: GridEdge, origin: Port, lag: Lag):
+    def _kept(self, edge: GridEdge, port: Port, origin: Port, lag: Lag):
         if not any(lag):
             yield lag, replace(edge, reader=origin), True
             return
         step = None if edge.key == "still" else self.flat.nodes[edge.key].step
-        to, exact = lag, not edge.nearly
+        to, exact, terms = lag, not edge.nearly, edge.terms
         if step is not None:
             if step.up and any(n % s for n, s in zip(lag, step.stride)):
                 return
             to = tuple(n // s if step.up else n * s for n, s in zip(lag, step.stride))
+            if self.flat.mode != layers.TORUS:
+                sizes = self.flat.nodes[port[0]].shape
+                terms = cache(lambda: layers.both_inside(edge.terms(), sizes, to))
         if edge.memory:
-            yield to, replace(edge, reader=origin, gain=edge.gain * edge.memory), exact
+            gain = edge.gain * edge.memory
+            yield to, replace(edge, reader=origin, gain=gain, terms=terms), exact
 
 
 def _power(flat: Flat, edge: GridEdge) -> float:

@@ -192,6 +192,19 @@ def lagged(
     return tuple(pairs)
 
 
+def both_inside(found: Terms, sizes: Shape, to: Shape) -> Terms:
+    """The products without pixels whose neighbour `to` lies beyond the image."""
+
+    def inside(matrix: Matrix, n: int, lag: int) -> Matrix:
+        if not lag:
+            return matrix
+        place = np.arange(n) + lag
+        kept = sparse.diags_array(((place >= 0) & (place < n)).astype(float), format="csr")
+        return kept if matrix is None else (kept @ matrix).tocsr()
+
+    return tuple((w, tuple(map(inside, axes, sizes, to))) for w, axes in found)
+
+
 def _lag_product(a: Matrix, b: Matrix, n: int, to: int, lag: int, forward: bool, ring: bool):
     a, b = (sparse.eye_array(n, format="csr") if m is None else m for m in (a, b))
     first, second = ((0, 0), (to, lag)) if forward else ((0, lag), (to, 0))
