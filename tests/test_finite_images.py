@@ -126,6 +126,36 @@ def k3(x):
     )
 
 
+# The share that is lost
+
+
+@pytest.mark.parametrize("taps", [(1, -2, 3), (-1, -1, -1), (1, -1.5, 0.25)])
+def test_signed_signals_lose_what_leaves_the_image(taps):
+    net = Chain(Conv(3, taps=taps), Conv(5), ndim=1)
+    for unit in (0, 1, 9):
+        seed = np.zeros(20)
+        seed[unit] = 1
+        inner = np.convolve(seed, np.ones(5), "same")
+        total = np.convolve(inner, taps, "same").sum()  # of the gradient; order is of no matter
+        found = exact(net, signal="gradient", image=20, unit=unit).metadata["lost"]
+        assert found == pytest.approx(1 - total / (5 * sum(taps)), abs=1e-12)
+
+
+def test_a_sum_that_cancels_on_the_plane_has_no_share():
+    erf = exact(Chain(Conv(3, taps=(1, 0, -1)), ndim=1), signal="gradient", image=9, unit=0)
+    assert erf.metadata["lost"] is None
+
+
+def test_signals_that_never_arrive_are_refused_in_two_dimensions():
+    net = Chain(
+        Conv((3, 2), stride=(2, 2), dilation=(2, 2), padding=((0, 2), (0, 1))),
+        Conv((2, 2), stride=(2, 3), dilation=(1, 2), padding=((2, 1), (2, 1))),
+        Conv((1, 1), stride=(3, 3), dilation=(2, 1), padding=((1, 2), (2, 0))),
+    )
+    with pytest.raises(ValueError, match="unit: got .* which no input reaches"):
+        exact(net, image=(6, 5), unit=(0, 0))
+
+
 # Seen from an inner layer
 
 

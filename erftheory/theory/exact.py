@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache, cached_property
@@ -373,9 +374,13 @@ class _Signed(_Reading):
 def _position(walk: Walk, unit) -> tuple[int, ...] | None:
     if unit == "center":
         return None
-    if not isinstance(unit, tuple) or len(unit) != walk.ndim:
-        raise ValueError(f'unit: got {unit!r}; takes "center" or {walk.ndim} ints')
-    return tuple(int(u) * j for u, j in zip(unit, walk.jump))
+    place = (unit,) if walk.ndim == 1 and np.ndim(unit) == 0 else unit
+    try:
+        if isinstance(place, str) or len(place) != walk.ndim:
+            raise TypeError
+        return tuple(operator.index(u) * j for u, j in zip(place, walk.jump))
+    except TypeError:
+        raise ValueError(f'unit: got {unit!r}; takes "center" or {walk.ndim} ints') from None
 
 
 def _log_sum(log: np.ndarray) -> float:

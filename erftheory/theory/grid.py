@@ -2,16 +2,14 @@
 
 The walk of the unbounded plane knows no sizes, so this pass stays on the graph: repetitions are
 written out, every node has a grid, and signals on ports (node, channel group) are pulled back by
-the matrices of `grid_layers`, an outer product as long as no branches meet. Gains are those of
-the unbounded plane. Every signal is divided by the mass it would have on that plane, as in
-`lowering`, so that its sum is the share that arrived.
+the matrices of `grid_layers` (pulling.py). Gains are those of the unbounded plane; the sum of a
+map is the share of that plane's signal that arrived.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
@@ -25,8 +23,9 @@ from erftheory.theory import grid_layers as layers
 from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
-from erftheory.theory.grid_graph import Flat, Port, edges, flatten, squares
+from erftheory.theory.grid_graph import flatten
 from erftheory.theory.interval import receptive_field
+from erftheory.theory.pulling import Signal, pull
 from erftheory.theory.reading import INITS
 from erftheory.theory.walk import SIGNALS
 
@@ -34,6 +33,7 @@ EPS = float(np.finfo(np.float64).eps)
 TINY = math.log(1e-280)  # weights above it have all their digits
 RIMS = "the model fills its rims itself, which are read as zeros, and the unit sees them"
 BATCH = 2**22  # pixels of a batch of maps
+_Mass = tuple[float, float]  # log of its size, sign
 
 
 def on_image(
@@ -88,34 +88,6 @@ def exact_units(
     return grid.erfs(chosen)
 
 
-@dataclass
-class _Signal:
-    """A batch of maps, divided by the mass on the plane: lines an axis (units, n), or one array.
-
-    Attributes:
-      parts: the lines, or the array alone.
-      scale: the maps are e^scale times the parts.
-      mass: log of what they were divided by.
-      rounds: roundings on the longest path, for the error bound.
-      least: log of a lower bound for the weights of single paths.
-    """
-
-    parts: tuple[np.ndarray, ...]
-    product: bool
-    scale: float = 0.0
-    mass: float = 0.0
-    rounds: float = 4.0
-    least: float = 0.0
-
-    def full(self) -> np.ndarray:
-        if not self.product:
-            return self.parts[0]
-        found = self.parts[0]
-        for line in self.parts[1:]:
-            found = found[..., None] * line.reshape(len(line), *(1,) * (found.ndim - 1), -1)
-        return found
-
-
 class _Grid:
     """One network on one image."""
 
@@ -148,6 +120,8 @@ class _Grid:
             return tuple(n // 2 for n in shape)
         what = "x".join(map(str, shape))
         wrong = f'{name}: got {unit!r}; takes "center" or an index of the output grid of {what}'
+        if len(shape) == 1 and not isinstance(unit, str) and np.ndim(unit) == 0:
+            unit = (unit,)
         if isinstance(unit, str) or not isinstance(unit, Sequence | np.ndarray):
             raise ValueError(wrong)
         try:
@@ -179,23 +153,23 @@ class _Grid:
         size = max(1, BATCH // largest)
         for start in range(0, len(units), size):
             batch = units[start : start + size]
-            found = _pull(self.flat, batch)
+            found = pull(self.flat, batch)
             plane = self._plane(batch, found.mass)
-            beside = _pull(self.flat, batch, absolute=True) if self.signed else None
+            beside = pull(self.flat, batch, absolute=True) if self.signed else None
             for i, unit in enumerate(batch):
                 yield self._record(found, i, unit, plane[i], beside)
 
     def _record(
         self,
-        found: _Signal,
+        found: Signal,
         i: int,
         unit: tuple[int, ...],
-        plane: float | None,
-        beside: _Signal | None,
+        plane: _Mass | None,
+        beside: Signal | None,
     ) -> ERF:
         parts = [part[i] for part in found.parts]
         total = math.prod(float(part.sum()) for part in parts)
-        lost = None if plane is None else 1 - total * math.exp(found.scale - plane)
+        lost = None if plane is None else 1 - plane[1] * total * math.exp(found.scale - plane[0])
         metadata = {"unit": unit, "image": self.image, "padding_mode": self.mode, "lost": lost}
         error, holes = self._error(found, parts, i, total, beside)
         if own_rims(self.network) and (lost is None or abs(lost) > 1e-9):
@@ -219,7 +193,7 @@ class _Grid:
         )
 
     def _error(
-        self, found: _Signal, parts: list[np.ndarray], i: int, total: float, beside: _Signal | None
+        self, found: Signal, parts: list[np.ndarray], i: int, total: float, beside: Signal | None
     ) -> tuple[ErrorBound, bool]:
         """The bound, and whether zeros are holes and not underflow."""
         bound = EPS * found.rounds * (0.5 if self.root else 1.0)
@@ -241,14 +215,14 @@ class _Grid:
             return ErrorBound("relative", bound, "every pixel"), True
         return ErrorBound("rounding", bound + 1e-270, "sum over pixels"), False
 
-    def _plane(self, units: list[tuple[int, ...]], mass: float) -> list[float | None]:
-        """Log of each unit's mass on the unbounded plane over e^mass, which the map on the image
-        was divided by; None where it is not known."""
-        if not self.flat.uneven:
-            return [0.0] * len(units)
+    def _plane(self, units: list[tuple[int, ...]], mass: float) -> list[_Mass | None]:
+        """Each unit's mass on the unbounded plane over e^mass, which the map on the image was
+        divided by, as log and sign; None where it is not known."""
+        if not self.flat.uneven and not self.signed:
+            return [(0.0, 1.0)] * len(units)
         graph = self.network.graph
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
-        if graph.has_global or self.signed or aligned:
+        if graph.has_global or aligned:
             return [None] * len(units)
         # a torus a few of the coarsest pixels wide, which no run of fixed layers wraps around
         fixed = [n.step for n in self.flat.nodes if n.step is not None and n.step.kind == "fixed"]
@@ -261,121 +235,19 @@ class _Grid:
         flat = flatten(self.network, torus, self.kind, self.init, layers.TORUS)
         phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
         chosen = sorted(set(phases.values()))
-        found = _pull(flat, chosen)
-        sums: dict[tuple[int, ...], float | None] = {}
+        found = pull(flat, chosen)
+        beside = pull(flat, chosen, absolute=True) if self.signed else found
+        sums: dict[tuple[int, ...], _Mass | None] = {}
         for i, phase in enumerate(chosen):
-            total = math.prod(float(part[i].sum()) for part in found.parts)
-            log = found.scale + found.mass - mass
-            sums[phase] = log + math.log(total) if total > 0 else None
+            total, whole = (math.prod(float(part[i].sum()) for part in s.parts) * math.exp(s.scale)
+                            for s in (found, beside))  # fmt: skip
+            log = found.mass - mass
+            sums[phase] = (
+                (log + math.log(abs(total)), math.copysign(1.0, total))
+                if abs(total) > 1e-9 * whole  # else what is left of a signed sum is rounding
+                else None
+            )
         return [sums[phases[u]] for u in units]
-
-
-def _pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> _Signal:
-    """Maps of a batch of units, pulled back from the last node to the input."""
-    seeds = tuple(np.zeros((len(units), n)) for n in flat.shape)
-    for a, line in enumerate(seeds):
-        line[range(len(units)), [u[a] for u in units]] = 1.0
-    last = len(flat.nodes) - 1
-    arriving = edges(flat)
-    outputs = [(last, g) for g in range(len(flat.nodes[last].channels))]
-    if flat.kind == "variance":
-        arriving = squares(flat, arriving, outputs)
-    ports = sorted(set(arriving) | set(outputs), key=lambda port: (-port[0], port[1]))
-    left: dict[Port, int] = {}
-    for found in arriving.values():
-        for edge in found:
-            left[edge.reader] = left.get(edge.reader, 0) + 1
-    known: dict[Port, _Signal] = {}
-    moved: dict[Any, _Signal] = {}
-    for port in ports:
-        parts: list[_Signal] = [_Signal(seeds, True)] if port in outputs else []
-        for edge in arriving.get(port, []):
-            if edge.reader not in known or not edge.gain:
-                continue
-            key = edge.reader, edge.key
-            if key not in moved:
-                moved[key] = _moved(known[edge.reader], edge.terms(), absolute)
-            parts.append(_gained(moved[key], edge.gain))
-            left[edge.reader] -= 1
-            if not left[edge.reader]:
-                for old in [k for k in moved if k[0] == edge.reader]:
-                    del moved[old]
-                if edge.reader[0]:
-                    del known[edge.reader]
-        if parts:
-            known[port] = _added(parts)
-    inputs = flat.nodes[0].channels
-    parts = [_gained(known[0, g], c) for g, c in enumerate(inputs) if (0, g) in known]
-    if not parts:
-        raise ValueError("unit: got one which no input reaches; takes a connected unit")
-    return _added(parts)
-
-
-def _gained(signal: _Signal, gain: float) -> _Signal:
-    return _Signal(
-        signal.parts, signal.product, signal.scale, signal.mass + math.log(gain), signal.rounds,
-        signal.least,
-    )  # fmt: skip
-
-
-def _moved(signal: _Signal, terms: layers.Terms, absolute: bool) -> _Signal:
-    """A signal behind a layer, seen from its input."""
-    if all(m is None for _, axes in terms for m in axes) and len(terms) == 1 and terms[0][0] == 1:
-        return signal
-    if absolute:
-        terms = tuple((abs(w), tuple(m if m is None else abs(m) for m in x)) for w, x in terms)
-    matrices = [m for _, axes in terms for m in axes if m is not None]
-    work = sum(max((int(np.diff(m.indptr).max(initial=0)) for m in matrices), default=0) + 2.0
-               for _ in terms) * max(1, len(terms[0][1]))  # fmt: skip
-    small = min(
-        math.log(abs(w)) + sum(math.log(float(np.abs(m.data).min())) for m in axes if m is not None)
-        for w, axes in terms
-    )
-    rounds, least = signal.rounds + work, signal.least + min(small, 0.0)
-    if signal.product and len(terms) == 1:
-        weight, axes = terms[0]
-        parts = tuple(line if m is None else (m @ line.T).T for line, m in zip(signal.parts, axes))
-        if weight != 1:
-            parts = (parts[0] * weight, *parts[1:])
-        return _settled(_Signal(parts, True, signal.scale, signal.mass, rounds, least))
-    total: Any = 0.0
-    array = signal.full()
-    for weight, axes in terms:
-        found = layers.pulled(array, axes)
-        total = total + (found if weight == 1 else weight * found)
-    return _settled(_Signal((total,), False, signal.scale, signal.mass, rounds, least))
-
-
-def _settled(signal: _Signal) -> _Signal:
-    """Keep the largest weight within reach of floats: small images lose a share a layer."""
-    parts, scale = list(signal.parts), signal.scale
-    for i, part in enumerate(parts):
-        top = float(np.abs(part).max(initial=0.0))
-        if 0 < top < 1e-60:
-            parts[i], scale = part / top, scale + math.log(top)
-    signal.parts, signal.scale = tuple(parts), scale
-    return signal
-
-
-def _added(parts: list[_Signal]) -> _Signal:
-    """Signals that meet, weighted by their masses on the plane."""
-    if len(parts) == 1:
-        return parts[0]
-    top = max(part.mass for part in parts)
-    shares = [math.exp(part.mass - top) for part in parts]
-    mass = top + math.log(sum(shares))
-    shares = [share / sum(shares) for share in shares]
-    scale = max(part.scale for part in parts)
-    rounds = max(part.rounds for part in parts) + len(parts) + 2
-    least = min(p.least + math.log(s) if s else -math.inf for p, s in zip(parts, shares))
-    first = parts[0]
-    weights = [s * math.exp(p.scale - scale) for p, s in zip(parts, shares)]
-    if all(part.parts is first.parts for part in parts):
-        return _Signal(first.parts, first.product, scale, mass, rounds, least)
-    total: Any = 0.0
-    for part, weight in zip(parts, weights):
-        total = total + weight * part.full()
-    return _settled(_Signal((total,), False, scale, mass, rounds, least))
 
 
 def _image(image: Any, ndim: int) -> tuple[int, ...]:
