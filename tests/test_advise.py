@@ -138,10 +138,17 @@ RELU = Activation("relu")
 SMALL = Chain(
     Conv(3), RELU, Branches(None, Chain(MaxPool(2), Conv(3), RELU, ConvTranspose(2, 2))), Conv(3)
 )
+# what comes between shifts and crops that a later layer undoes must lie on the tile as well
+CROPPED = Chain(Conv(3), ConvTranspose(1, padding=3), RELU, Conv(1, padding=3), Conv(3))
+SKEWED = Chain(Conv(5, padding=((4, 0), (0, 4))), RELU, Conv(5, padding=((0, 4), (4, 0))))
 UNEVEN = Chain(Conv(4, 2), Conv(3, padding="causal"), Conv((1, 3), padding="valid"))
 
 
-@pytest.mark.parametrize("net, tile", [(SMALL, 32), (UNEVEN, 32)], ids=["unet", "uneven"])
+@pytest.mark.parametrize(
+    "net, tile",
+    [(SMALL, 32), (UNEVEN, 32), (CROPPED, 24), (SKEWED, 24)],
+    ids=["unet", "uneven", "cropped", "skewed"],
+)
 def test_tiles_with_the_overlap_of_the_field_equal_the_whole(net, tile):
     """The executed random net on a whole image and on tiles of it; one grid step less is seen."""
     plan = tiling(net, tile, image=64)
@@ -170,6 +177,16 @@ def test_tiles_with_the_overlap_of_the_field_equal_the_whole(net, tile):
             wider[axis][side] += step if side else -step
             if wider[axis][1] <= part.shape[axis + 1]:
                 assert apart(wider) > 1e-4, (axis, side)
+
+
+def test_aligned_corners_have_no_tiles_and_no_verdict_on_alignment():
+    net = Chain(
+        Branches(None, Chain(MaxPool(2), Conv(3), Upsample(2, "bilinear", True))), Conv(3)
+    )
+    with pytest.raises(ValueError, match="network: got interpolation with aligned corners"):
+        tiling(net, 32)
+    said = str(advise(net, 32))
+    assert "aligned corners" in said and "misaligned" not in said
 
 
 @pytest.mark.parametrize("net", [Conv(3) * 6, UNEVEN, SMALL], ids=["plain", "uneven", "unet"])

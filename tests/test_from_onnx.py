@@ -15,7 +15,7 @@ from probing import predicted
 from test_sizes import agree, shares
 from torch import nn
 
-from erftheory import Conv, from_onnx, from_torch, receptive_field
+from erftheory import Conv, exact, from_onnx, from_torch, receptive_field
 from erftheory.theory.grid_graph import flatten
 
 LIGHT = os.path.join(os.path.dirname(onnx.backend.__file__), "test", "data", "light")
@@ -273,3 +273,40 @@ def test_u_net_of_the_threads():
     )  # fmt: skip
     field = receptive_field(from_torch(linear, torch.zeros(1, 3, 64, 64)))
     assert {phase.size[0] for phase in field.phases} == {48, 52} and field.size == (52, 52)
+
+
+class Aligned(nn.Module):
+    """Two levels, interpolation in the manner of `align_corners`."""
+
+    def __init__(self, aligned):
+        super().__init__()
+        self.aligned = aligned
+        self.first, self.deep, self.last = (nn.Conv2d(c, 4, 3, padding=1) for c in (1, 4, 8))
+
+    def forward(self, x):
+        a = torch.relu(self.first(x))
+        b = F.max_pool2d(self.deep(F.max_pool2d(a, 2)), 2)
+        up = F.interpolate(b, scale_factor=4, mode="bilinear", align_corners=self.aligned)
+        return self.last(torch.cat([a, up], 1))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_interpolations_on_their_image(aligned):
+    """One operation for both axes, and on an image the pixels that a gradient reaches there."""
+    module = Aligned(aligned)
+    for p in module.parameters():
+        p.data = p.data.abs() + 0.1
+    network = from_torch(module, torch.zeros(1, 1, 40, 40))
+    kinds = [type(node.op).__name__ for node in network.graph.nodes]
+    assert kinds.count("Upsample") == aligned and kinds.count("Spatial") == (not aligned)
+    assert ("aligned corners" in " ".join(network.notes)) == aligned
+    for unit in ((0, 0), (13, 30), (20, 20), (39, 5)):
+        image = torch.rand(1, 1, 40, 40, requires_grad=True)
+        module(image)[0, :, *unit].sum().backward()
+        reached = image.grad[0, 0].numpy() != 0
+        predicted = exact(network, image=40, unit=unit).map > 0
+        # a max pool passes one of its pixels, the map has them all
+        assert not (reached & ~predicted).any()
+        for axis in (0, 1):
+            lines = np.flatnonzero(predicted.any(1 - axis)), np.flatnonzero(reached.any(1 - axis))
+            assert abs(lines[0][[0, -1]] - lines[1][[0, -1]]).max() <= 3

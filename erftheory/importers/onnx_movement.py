@@ -20,7 +20,8 @@ from erftheory.importers.signals import (
     plain,
     spatial,
 )
-from erftheory.network.imported import OWN_PIXELS
+from erftheory.network.imported import ALIGNED, OWN_PIXELS, RESIZE
+from erftheory.network.layers import Upsample
 
 
 def known(value: Value, name: str) -> np.ndarray:
@@ -77,23 +78,38 @@ def _resize(make, at, inputs):
     plainly = "asymmetric" if len(inputs) == 2 else "half_pixel"  # Upsample, and Resize's default
     coordinates = at.get("coordinate_transformation_mode", plainly)
     rounding = at.get("nearest_mode", "round_prefer_floor" if plainly == "half_pixel" else "floor")
+    way, label = coordinates, RESIZE
+    if coordinates == "align_corners" and sizes != list(shape):
+        make.note("a resize with aligned corners, read as on an unbounded image")
+        found = _upsampled(make, value, sizes) if mode == "linear" else None
+        if found is not None:
+            return found
+        way, label = "asymmetric", ALIGNED  # the limit in the middle of large images
     for i in range(rank):
         if sizes[i] == shape[i]:
             continue
         if not spatial(value.dims[i]):
             raise Unreadable("a resize along channels")
         axis = value.dims[i][0].axis
-        way = coordinates
-        if coordinates == "align_corners":
-            way = "asymmetric"  # what aligned corners tend to in the middle of large images
-            make.note("a resize with aligned corners, read as on an unbounded image")
         matrix = interpolation(
             shape[i], sizes[i], mode, way, rounding, scales[i],
             antialias=bool(at.get("antialias")), outside=not at.get("exclude_outside"),
             cubic=at.get("cubic_coeff_a", -0.75),
         )  # fmt: skip
-        value = windows.resize(make, value, axis, matrix)
+        value = windows.resize(make, value, axis, matrix, label)
     return value
+
+
+def _upsampled(make, value: Signal, sizes: list[int]) -> Signal | None:
+    """Interpolation by whole factors as the layer that finite images know exactly."""
+    factor, pixels = [1] * make.ndim, [1] * make.ndim
+    for dim, n, m in zip(value.dims, value.shape, sizes):
+        if m != n and (not spatial(dim) or m % n):
+            return None
+        if spatial(dim):
+            factor[dim[0].axis], pixels[dim[0].axis] = m // n, m
+    op = Upsample(tuple(factor), "bilinear", align_corners=True)
+    return make.window(value, op.step(make.ndim), pixels, op)
 
 
 def _pad(make, at, inputs):

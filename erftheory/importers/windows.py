@@ -28,6 +28,7 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder
+from erftheory.network.imported import RESIZE, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import AvgPool, MaxPool, Step
 
@@ -287,14 +288,42 @@ def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal 
     return resize(make, value, dim[0].axis, matrix)
 
 
-def resize(make: Assembler, value: Signal, axis: int, matrix: np.ndarray) -> Signal:
+def resize(
+    make: Assembler, value: Signal, axis: int, matrix: np.ndarray, label: str = RESIZE
+) -> Signal:
     """An axis of the image times a matrix (outputs, inputs)."""
     found = value
     sizes = [value.size(a) for a in range(make.ndim)]
-    for rule, label, size in steps(make.ndim, axis, matrix):
+    for rule, kind, size in steps(make.ndim, axis, matrix):
         sizes[axis] = size
-        found = make.window(found, rule, sizes, label)
+        kind = label if kind == RESIZE else kind
+        last = make.nodes[found.node]
+        both = _of_both_axes(last.op, rule, kind) if (found.tag, found.scale) == ("", 1.0) else None
+        if both is None:
+            found = make.window(found, rule, sizes, kind)
+        else:
+            node = make.add(Spatial(kind, both), last.inputs[0])
+            found = Signal(node, make.resized(found.dims, sizes))
     return found
+
+
+def _of_both_axes(last: Any, rule: Step, label: str) -> Step | None:
+    """One rule for a resize right behind one of other axes, None where there is none."""
+    if not isinstance(last, Spatial) or last.label != label or last.rule.up != rule.up:
+        return None
+    old = last.rule
+    pairs = zip(old.kernel.shape, rule.kernel.shape), zip(old.stride, rule.stride)
+    if any(min(pair) > 1 for row in pairs for pair in row):
+        return None
+    array = np.asarray(old.kernel.exact, object).reshape(old.kernel.shape) * np.asarray(
+        rule.kernel.exact, object
+    ).reshape(rule.kernel.shape)
+    add: Any = lambda a, b: tuple(map(sum, zip(a, b)))  # noqa: E731
+    return Step(
+        Kernel(array.shape, tuple(map(float, array.ravel()))),
+        tuple(map(max, zip(old.stride, rule.stride))), old.dilation,
+        add(old.before, rule.before), add(old.after, rule.after), up=rule.up, kind="fixed",
+    )  # fmt: skip
 
 
 def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int]) -> Value:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Node
+from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Node
 from erftheory.network.kernel import Kernel
-from erftheory.network.layers import Conv, ConvTranspose, Layer, Step
+from erftheory.network.layers import Conv, ConvTranspose, Layer, Step, Upsample
 from erftheory.network.weights import weights
 
 
@@ -143,6 +143,8 @@ class ImportedNetwork(GraphNetwork):
         return f"ImportedNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"
 
 
+RESIZE = "resize"
+ALIGNED = "resize with aligned corners"
 OWN_PIXELS = "padding by the image's own pixels, which only its rim sees"
 
 
@@ -152,7 +154,18 @@ def own_rims(network: Network) -> bool:
         return True
     return any(
         isinstance(node.op, Spatial)
-        and node.op.label == "resize"
+        and node.op.label in (RESIZE, ALIGNED)
         and any(k > s for k, s in zip(node.op.rule.kernel.shape, node.op.rule.stride))
         for node in network.graph.nodes
+    )
+
+
+def aligned_corners(graph: Graph) -> bool:
+    """True if an interpolation's places depend on the size of its map, which the plane has not."""
+    return any(
+        aligned_corners(op.graph)
+        if isinstance(op, Loop)
+        else (isinstance(op, Upsample) and op.align_corners)
+        or (isinstance(op, Spatial) and op.label == ALIGNED)
+        for op in (node.op for node in graph.nodes)
     )

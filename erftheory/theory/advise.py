@@ -22,6 +22,7 @@ import numpy as np
 from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Builder, Concat, Graph, GraphNetwork, Loop, Sum
+from erftheory.network.imported import aligned_corners
 from erftheory.network.layers import Layer
 from erftheory.theory.extents import centres, smallest_fields
 from erftheory.theory.interval import receptive_field
@@ -291,6 +292,11 @@ def _hole_lines(network: Network) -> list[str]:
 
 def _aligned_lines(graph: Graph) -> list[str]:
     """Merges whose inputs have different centres, on the mean over output phases."""
+    if aligned_corners(graph):
+        return [
+            "aligned corners: interpolation whose places depend on the size of the map; read as on "
+            "an unbounded one, so where branches meet is not judged"
+        ]
     found: list[tuple[str, list[float]]] = []
     _merges(graph, "", found)
     what = (

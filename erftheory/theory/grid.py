@@ -18,7 +18,7 @@ import numpy as np
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.imported import own_rims
+from erftheory.network.imported import ALIGNED, Spatial, own_rims
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
@@ -172,7 +172,9 @@ class _Grid:
         lost = None if plane is None else 1 - plane[1] * total * math.exp(found.scale - plane[0])
         metadata = {"unit": unit, "image": self.image, "padding_mode": self.mode, "lost": lost}
         error, holes = self._error(found, parts, i, total, beside)
-        if own_rims(self.network) and (lost is None or abs(lost) > 1e-9):
+        if any(isinstance(n.op, Spatial) and n.op.label == ALIGNED for n in self.flat.nodes):
+            error = ErrorBound("approximation", math.inf, f"{ALIGNED}, read as on the plane")
+        elif own_rims(self.network) and (lost is None or abs(lost) > 1e-9):
             error = ErrorBound("approximation", math.inf, RIMS)
         if total <= 0 and not self.signed:
             raise ValueError(f"unit: got {unit}, which no input reaches; takes a connected unit")

@@ -1,8 +1,8 @@
 """Tiled inference: how far tiles must overlap so that their seams do not show.
 
-An output unit is right where the tile holds all that it reads. The receptive field says how far
-that sticks out of the unit's own cell, over all output phases; the effective receptive field says
-how much less is enough for a given share of the influence.
+An output unit is right where the tile holds all that it reads, of the input and of every map on the
+way (needed.py). The largest over all output phases is the exact margin; the effective receptive
+field says how much less is enough for a given share of the influence.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import numpy as np
 from erftheory.measures import check_share
 from erftheory.network.arguments import integer, per_axis
 from erftheory.network.base import Network, check_network
-from erftheory.theory.interval import receptive_field
+from erftheory.network.imported import aligned_corners
+from erftheory.theory.grid_graph import flatten
 from erftheory.theory.lowering import build
 from erftheory.theory.marginal import Marginal
+from erftheory.theory.needed import rates, reads
 from erftheory.theory.reading import prepare
 from erftheory.theory.walk import Walk
 
@@ -114,10 +116,16 @@ def tiling(
 
     Raises:
       ValueError: a tile that is no multiple of the grid or too small for any output, a global
-        operation (it sees the whole image: no overlap is enough).
+        operation (it sees the whole image: no overlap is enough), interpolation with aligned
+        corners (its places depend on the size of the map).
     """
     check_network("network", network)
     mass = check_share("mass", mass)
+    if aligned_corners(network.graph):
+        raise ValueError(
+            "network: got interpolation with aligned corners, whose places depend on the size of "
+            "the map, so that no overlap makes tiles agree; takes align_corners=False"
+        )
     walk = build(network, "gradient")  # says what is wrong with a global operation
     ndim = walk.ndim
     grid = tuple(max(1, j * p // f) for j, p, f in zip(walk.jump, walk.phases, walk.fine))
@@ -129,13 +137,13 @@ def tiling(
                 f"tile: got {n} on axis {axis}; takes a multiple of {g}, the pixels after which "
                 "the network repeats"
             )
-    rates = network.graph.rate
-    fields = _field_margins(network, walk, rates)
-    influence = _mass_margins(network, prepare(network, signal, init), mass, signal, init, rates)
-    exact = _margins(fields, sizes, grid, rates, whole)
+    rate = network.graph.rate
+    fields = _field_margins(network, walk, sizes)
+    influence = _mass_margins(network, prepare(network, signal, init), mass, signal, init, rate)
+    exact = _margins(fields, sizes, grid, rate, whole)
     # rounding a tail bound may not ask for more than the field holds
     least = tuple(tuple(map(min, a, b)) for a, b in zip(influence, fields))
-    effective = _margins(least, sizes, grid, rates, whole)  # pyright: ignore[reportArgumentType]
+    effective = _margins(least, sizes, grid, rate, whole)  # pyright: ignore[reportArgumentType]
     if effective is None:
         wanted = [sum(_up(m, g) for m in side) + g for side, g in zip(least, grid)]
         raise ValueError(
@@ -163,18 +171,27 @@ def _phases(walk: Walk):
     return product(*(range(count) for count in walk.phases))
 
 
-def _field_margins(network: Network, walk: Walk, rates) -> Sides:
-    sides = [[0, 0] for _ in rates]
-    fields = receptive_field(network).phases
-    for phase, field in zip(_phases(walk), fields):
-        for axis, (index, rate) in enumerate(zip(phase, rates)):
-            if not field.size[axis]:
-                continue
-            first, last = _cell(index, rate)
-            start = -int(field.padding[axis])
-            end = start + int(field.size[axis]) - 1
-            sides[axis] = [max(sides[axis][0], first - start), max(sides[axis][1], end - last)]
-    return tuple((before, after) for before, after in sides)
+def _field_margins(network: Network, walk: Walk, tile: tuple[int, ...]) -> Sides:
+    """How far what a unit reads of any map sticks out of its own cell, in input pixels.
+
+    Maps of a tile end where their layers' paddings let them, `over` pixels beyond the tile's share.
+    """
+    try:
+        flat = flatten(network, tile, "gradient", None, "zeros")
+    except ValueError as wrong:
+        raise ValueError(str(wrong).replace("image:", "tile:", 1)) from None
+    sides = []
+    for axis, n in enumerate(tile):
+        before, after, scale = 0, 0, rates(flat, axis)
+        for phase in range(walk.phases[axis]):
+            first, last = _cell(phase, scale[-1])
+            for node, rate, span in zip(flat.nodes, scale, reads(flat, axis, phase)):
+                if span is not None:
+                    over = node.shape[axis] - n / rate
+                    before = max(before, math.ceil(first - span[0] * rate))
+                    after = max(after, math.ceil((span[1] + 1 - over) * rate) - 1 - last)
+        sides.append((before, after))
+    return tuple(sides)
 
 
 def _mass_margins(network: Network, walk: Walk, mass: float, signal, init, rates) -> Sides:
