@@ -104,9 +104,11 @@ def test_two_axes_channels_first_and_the_last_output_channel():
 
 def test_modes_differ_where_a_function_hides_or_spreads_nan():
     hidden = lambda x: conv(jnp.where(x > 0, x, 0.0), 3)  # noqa: E731
-    with pytest.raises(ValueError, match='no input pixel reaches.*mode="perturb"'):
-        probe_receptive_field(hidden, line(9))
+    with pytest.raises(ValueError, match='no input pixel reaches.*mode "auto"'):
+        probe_receptive_field(hidden, line(9), mode="nan")
     assert probe_receptive_field(hidden, line(9), mode="perturb").size == (3,)
+    found = probe_receptive_field(hidden, line(9))
+    assert found.size == (3,) and found.mode == "perturb"
 
     def causal(x):  # masked attention: weight exactly 0, and 0 · NaN is NaN
         n = x.shape[1]
@@ -114,9 +116,30 @@ def test_modes_differ_where_a_function_hides_or_spreads_nan():
         return jax.nn.softmax(scores) @ x
 
     example = line(12, 4)
-    assert probe_receptive_field(causal, example, 5).last == (11,)
-    told = probe_receptive_field(causal, example, 5, mode="perturb")
-    assert told.first == (0,) and told.last == (5,)
+    assert probe_receptive_field(causal, example, 5, mode="nan").last == (11,)
+    for mode in ("perturb", "auto"):
+        told = probe_receptive_field(causal, example, 5, mode=mode)
+        assert told.first == (0,) and told.last == (5,) and told.mode == "perturb"
+
+
+def test_nan_that_is_half_hidden_or_spread_by_a_matrix_is_found_out():
+    """One channel hides a NaN and the other does not; a product with a matrix spreads it."""
+
+    def half(x):  # five pixels, of which NaN passes three
+        return conv(jnp.where(x > 0, x, 0.0), 5) + conv(x, 3)
+
+    assert probe_receptive_field(half, line(19), mode="nan").size == (3,)
+    found = probe_receptive_field(half, line(19))
+    assert found.size == (5,) and found.mode == "perturb"
+
+    def resized(x):
+        x = conv(x, 3)
+        return jax.image.resize(x, (x.shape[0], 40, x.shape[2]), "bilinear")
+
+    assert probe_receptive_field(resized, line(20), 15, mode="nan").size == (20,)
+    found = probe_receptive_field(resized, line(20), 15)
+    assert found.size == (4,) and found.mode == "perturb"
+    assert probe_receptive_field(lambda x: conv(x, 5), line(19)).mode == "nan"
 
 
 def test_tokens_and_several_outputs():

@@ -6,6 +6,8 @@ The probe assumes nothing of the function: it changes rows of the input and look
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from erftheory.empirical.referees import Probe
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network
 
-MODES = ("nan", "perturb")
+MODES = ("auto", "nan", "perturb")
 _SIZE = 1e3  # of a finite change: large, so that it wins in max pools and opens rectifiers
 
 
@@ -25,7 +27,7 @@ def probe_receptive_field(
     example: Any = None,
     unit: Any = "center",
     *,
-    mode: str = "nan",
+    mode: str = "auto",
     spatial_axes: Any = None,
     output_axes: Any = None,
     phases: int = 1,
@@ -48,12 +50,13 @@ def probe_receptive_field(
       example: one input with its batch axis of length 1: an array or `jax.ShapeDtypeStruct`.
       unit: index in the output grid; "center" is n_out // 2.
       mode: "nan" sets pixels to NaN. Every tap counts, zero weights too, and nothing is lost to
-        rounding; but a function that tests its values (`where(x > 0, …)`) may hide a NaN, and
-        masked attention and batch statistics spread it to what they do not read, and XLA's max
-        pooling on CPUs loses it at some sizes (jaxlib 0.10), so that less seems to arrive; where
-        the two modes differ, look at both. "perturb" adds
-        large random numbers to `seeds` random inputs and compares the outputs bit by bit; it
-        misses pixels whose effect is below the rounding of the precision that JAX runs in.
+        rounding; but a function that tests its values (`where(x > 0, …)`) may hide a NaN, as XLA's
+        max pooling on CPUs does at some sizes (jaxlib 0.10), and masked attention, batch statistics
+        and resizing by a matrix spread it over the image. "perturb" adds large random numbers to
+        `seeds` random inputs and compares the outputs bit by bit; it misses zero weights and pixels
+        whose effect is below the rounding of the precision that JAX runs in. "auto" is "nan", and
+        "perturb" where a change outside of what NaN found arrives, or where NaN came from the whole
+        image and a change of its rim does not arrive; `.mode` of the result says which.
       spatial_axes, output_axes: as for `gradient_erf`.
       phases: of an up-sampling function, that many neighbouring units, along the diagonal of the
         output grid, are probed; `.phases` has one `Probe` for each, and the others say the largest.
@@ -93,8 +96,19 @@ def probe_receptive_field(
     made = model(chosen, tuple(shape), dtype, spatial_axes, output_axes)
     first = made.unit(unit)
     made.units = [made.unit(tuple(u + i for u in first)) for i in range(phases)]
-    reaches = _Experiment(made, tuple(shape), np.dtype(dtype), mode, seeds, batch)
-    found = [_probe(reaches, index, made, holes) for index in range(phases)]
+    experiment = partial(_Experiment, made, tuple(shape), np.dtype(dtype), seeds=seeds, batch=batch)
+    found = None
+    if mode != "perturb":
+        try:
+            found = _found(experiment(mode="nan"), made, holes)
+        except _Unreached:
+            if mode == "nan":
+                raise
+    if mode != "nan":
+        changes = experiment(mode="perturb")
+        if found is None or not all(_confirmed(changes, i, made, p) for i, p in enumerate(found)):
+            found = [replace(p, mode="perturb") for p in _found(changes, made, holes)]
+    assert found is not None
     if phases == 1:
         return found[0]
     low = [min(p.first[a] for p in found if p.first) for a in range(len(made.image))]
@@ -108,14 +122,38 @@ def probe_receptive_field(
         tuple(any(p.clipped[a] for p in found) for a in range(len(low))),
         largest.holes,
         tuple(found),
+        largest.mode,
     )
+
+
+def _found(reaches: _Experiment, made: Model, holes: bool) -> list[Probe]:
+    return [_probe(reaches, index, made, holes) for index in range(len(made.units))]
+
+
+class _Unreached(ValueError):
+    """No pixel reaches a unit."""
+
+
+def _confirmed(changes: _Experiment, index: int, made: Model, probe: Probe) -> bool:
+    """Whether a change of all pixels outside the extent found with NaN stays away from the unit;
+    and where that is the whole image, whether its first and its last row matter at all. (Within a
+    larger image, rows at the end of a deep field are below the rounding.)"""
+    assert probe.first is not None and probe.last is not None
+    for axis, (first, last, n) in enumerate(zip(probe.first, probe.last, made.image)):
+        whole = first == 0 and last == n - 1
+        spans = [(0, 1), (n - 1, n)] if whole else [(0, first), (last + 1, n)]
+        spans = [(low, high) for low, high in spans if low < high]
+        hits = changes(axis, spans)[:, index]
+        if (whole and not hits.all()) or (not whole and hits.any()):
+            return False
+    return True
 
 
 class _Experiment:
     """Whether changes of the pixels [low, high) of an axis arrive at each unit."""
 
     def __init__(
-        self, made: Model, shape: tuple[int, ...], dtype: Any, mode: str, seeds: int, batch: int
+        self, made: Model, shape: tuple[int, ...], dtype: Any, seeds: int, batch: int, mode: str
     ) -> None:
         self.made, self.shape, self.dtype, self.mode = made, shape, dtype, mode
         self.batch, self.tries = batch, seeds if mode == "perturb" else 1
@@ -160,9 +198,9 @@ def _probe(reaches: _Experiment, index: int, made: Model, holes: bool) -> Probe:
     first, last, gaps = [], [], []
     for axis, n in enumerate(made.image):
         if not reaches(axis, [(0, n)])[0, index]:
-            raise ValueError(
+            raise _Unreached(
                 f"unit: got {made.units[index]}, which no input pixel reaches; takes a unit that "
-                'one does (or mode="perturb", where a function hides NaN)'
+                'one does (or mode "auto", where a function hides NaN)'
             )
         # The largest prefix and the largest suffix that do not reach the unit.
         low = _bisect(lambda m, a=axis: reaches(a, [(0, m)])[0, index], n)

@@ -104,6 +104,7 @@ class Probe:
       clipped: True where the field reaches the image's rim and may go on beyond it.
       holes: of a function, the rows between first and last that do not reach the unit.
       phases: one `Probe` for each of several units.
+      mode: how it was found, "nan" or "perturb".
     """
 
     size: tuple[int, ...]
@@ -113,6 +114,7 @@ class Probe:
     clipped: tuple[bool, ...] = ()
     holes: tuple[tuple[int, ...], ...] = ()
     phases: tuple[Probe, ...] = ()
+    mode: str = "nan"
 
 
 def probe_receptive_field(network: Network, channels: int = 2, margin: int = 2) -> Probe:
