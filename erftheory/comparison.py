@@ -209,6 +209,7 @@ def compare(
     from erftheory.empirical.gradients import gradient_erf
     from erftheory.network.base import check_network
     from erftheory.theory.exact import exact
+    from erftheory.theory.grid_graph import flatten
 
     ndim = check_network("network", network).graph.ndim
     measured = gradient_erf(function, images, unit, contribution, **options)
@@ -217,6 +218,13 @@ def compare(
     index = tuple(measured.metadata["unit"])
     if len(index) != ndim:
         raise ValueError(f"unit: got {index}; takes {ndim} entries, as the network's output has")
+    grid = flatten(network, measured.shape, "gradient", None, padding_mode).shape
+    if grid != measured.metadata["grid"]:
+        ours, theirs = ("x".join(map(str, g)) for g in (grid, measured.metadata["grid"]))
+        raise ValueError(
+            f"function: got an output of {theirs} units on this image, of which the network makes "
+            f"{ours}; takes a function and a network that end at the same map"
+        )
     predicted = exact(
         network, measured.signal, init, index, image=measured.shape, padding_mode=padding_mode
     )

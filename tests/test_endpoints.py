@@ -106,7 +106,7 @@ def test_residual_networks_between_stages():
     assert receptive_field(net, output="layer1").size == (43, 43)
     assert between(net) is net
     for bad in ({"source": "layer9"}, {"output": "layer9"}):
-        with pytest.raises(ValueError, match="^endpoint: got 'layer9'"):
+        with pytest.raises(ValueError, match=f"^{next(iter(bad))}: got 'layer9'"):
             receptive_field(net, **bad)
     with pytest.raises(ValueError, match="^source: got 'layer3', which layer1 does not read"):
         receptive_field(net, source="layer3", output="layer1")

@@ -189,6 +189,8 @@ def test_an_operation_without_a_rule_is_named_and_can_be_given_one():
         (lambda: from_jax(lambda x: x + 1, IMAGE), "spatial_axes: got None"),
         (lambda: from_jax(stem, IMAGE, hold="all"), "hold: got 'all'"),
         (lambda: from_jax(stem, IMAGE, image=3), "image: got 3"),
+        (lambda: from_jax(stem, "abc"), "examples: got 'abc' in example 0"),
+        (lambda: from_jax(stem, None), "image: got None"),
         (lambda: from_jax(stem, IMAGE, spatial_axes=(1, 1)), "spatial_axes: got"),
         (lambda: from_jax(stem, IMAGE, intermediates=True), "intermediates: got True"),
         (lambda: from_jax(lambda x: conv(jnp.ones(SHAPE), w(2, 3, 3, 3, C)), IMAGE,
@@ -211,6 +213,11 @@ def test_parameters_may_be_shapes_alone():
     }
     network = from_jax(net, shapes, IMAGE, image=1)
     assert receptive_field(network).size == (7, 7)
+    key = jax.random.PRNGKey(0)  # neither parameters nor a key are taken for the image
+    network = from_jax(lambda p, k, x: net(p, x), shapes, key, IMAGE)
+    assert receptive_field(network).size == (7, 7)
+    with pytest.raises(ValueError, match=r"image: got None; .* one of \[1, 2\]"):
+        from_jax(lambda p, x, y: net(p, x + y), shapes, IMAGE, IMAGE)
 
 
 def test_a_mean_that_is_added_is_a_path_and_one_that_normalises_is_not():

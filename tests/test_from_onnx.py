@@ -233,6 +233,8 @@ def test_unknown_operators_take_a_rule_and_bad_input_is_one_line(tmp_path):
         (lambda: from_onnx(made, shape=(1, 3, 8)), "shape: got"),
         (lambda: from_onnx(made, spatial_axes=(9,)), "spatial_axes: got"),
         (lambda: from_onnx(made, rules=3), "rules: got 3"),
+        (lambda: from_onnx(5), "model: got int; takes a path"),
+        (lambda: from_onnx(None), "model: got NoneType; takes a path"),
         (lambda: from_torch(None, torch.zeros(1, 3, 8, 8)), "module: got NoneType; takes a"),
         (lambda: from_onnx(model(nodes[:1], w, (1, 3, "h", "w"), "a")), "shape: got None"),
     ]

@@ -100,6 +100,28 @@ def test_what_channels_hide_is_said():
         assert erf.error.kind == "approximation" and "channels" in erf.error.note
 
 
+@pytest.mark.parametrize("looped", [False, True])
+def test_weights_used_twice_have_no_bound(looped):
+    """Their signs are not independent: over all eight of three taps the map is another one."""
+    w = np.array([0.4, -1.1, 0.7])
+
+    def once(x):
+        kernel = jnp.asarray(w.reshape(3, 1, 1))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+
+    def net(x):
+        return jax.lax.fori_loop(0, 2, lambda i, y: once(y), x) if looped else once(once(x))
+
+    with jax.enable_x64(True):
+        found = exact(from_jax(net, jnp.zeros((1, 33, 1)), spatial_axes=(1,)).weighted())
+    signs = np.array(np.meshgrid(*[[1, -1]] * 3)).reshape(3, -1).T
+    true = np.mean([np.convolve(s * w, s * w) ** 2 for s in signs], axis=0)
+    assert np.abs(found.map[::-1] - true / true.sum()).max() > 0.05
+    assert found.error.kind == "approximation" and "share weights" in found.error.note
+
+
 def test_the_variance_over_all_signs_of_the_weights():
     a, b, c = drawn(2), drawn(3), drawn(2)
     network = Chain(

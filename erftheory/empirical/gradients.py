@@ -67,8 +67,8 @@ def gradient_erf(
       an `ERF` of the images' shape at offset 0, `.samples` images. `.stderr` (a pixel),
       `.std_stderr` and `.standard_error(measure)` count the images as independent draws; crops of
       one photograph are not quite. With one image they are None. `.replicates` has the mean
-      gradient. `.metadata`: "unit", "contribution", "cotangent", "effective_samples",
-      "largest_share" and "dead_images", whose gradient is zero everywhere.
+      gradient. `.metadata`: "unit", "grid" (units an axis), "contribution", "cotangent",
+      "effective_samples", "largest_share" and "dead_images", whose gradient is zero everywhere.
 
     Raises:
       ValueError: an argument out of range, gradients that are all 0, or not finite.
@@ -76,12 +76,12 @@ def gradient_erf(
     Reference: Luo et al., NIPS 2016, sections 2 and 3; Ding et al., CVPR 2022.
     """
     one_of("contribution", contribution, tuple(CONTRIBUTIONS))
-    groups, place = Groups(), ()
+    groups, place, grid = Groups(), (), ()
     for made, rows, gradients in streamed(
         function, _finite(images, batch), unit, contribution, spatial_axes, output_axes, cotangent,
         key, batch,
     ):  # fmt: skip
-        place = made.units[0]
+        place, grid = made.units[0], made.grid
         bad = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
         if bad.any():
             raise ValueError(
@@ -121,6 +121,7 @@ def gradient_erf(
         replicates=replicates,
         metadata={
             "unit": place,
+            "grid": grid,
             "contribution": contribution,
             "cotangent": cotangent if isinstance(cotangent, str | int) else "array",
             "effective_samples": total.effective,

@@ -22,7 +22,7 @@ def from_jax(
     function: Callable[..., Any],
     *examples: Any,
     spatial_axes: Sequence[int] | None = None,
-    image: int = 0,
+    image: int | None = None,
     hold: str = "statistics",
     rules: Mapping[str, Any] | None = None,
     intermediates: bool = False,
@@ -36,7 +36,8 @@ def from_jax(
       examples: arrays or `jax.ShapeDtypeStruct`; pytrees (parameters) are welcome.
       spatial_axes: dimensions of the image that are pixels, in order (height before width); None
         takes them from the dimension numbers of the first convolution or pooling.
-      image: which of the examples is the image.
+      image: which of the examples is the image; None is the first, or behind parameters (a pytree)
+        the only one that is a single array of at least two dimensions.
       hold: which reductions over the image are constants: "statistics" (means and variances that
         a normalisation divides by, as in inference), "global" (squeeze-and-excitation and
         pooling branches too), or "none". What is not held makes the receptive field unbounded;
@@ -61,11 +62,7 @@ def from_jax(
     check_rules(rules)
     if not examples:
         raise ValueError("examples: got none; takes the function's arguments, the image first")
-    if not 0 <= image < len(examples) or len(jax.tree.leaves(examples[image])) != 1:
-        raise ValueError(
-            f"image: got {image}; takes the position of an example that is one array, "
-            f"0 to {len(examples) - 1}"
-        )
+    image = _image(image, examples)
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
     leaves = [jax.tree.leaves(e) for e in examples]
     place = sum(map(len, leaves[:image]))
@@ -78,6 +75,33 @@ def from_jax(
     assembler = Assembler(len(axes), hold)
     found, marks = read(axes, assembler)
     return _network(assembler, names, found, marks)
+
+
+def _image(asked: int | None, examples: tuple[Any, ...]) -> int:
+    """Position of the image among the examples, which may be pytrees."""
+    import jax
+
+    arrays = []
+    for i, example in enumerate(examples):
+        leaves = jax.tree.leaves(example)
+        wrong = [x for x in leaves if not hasattr(x, "shape") and not isinstance(x, float | int)]
+        if wrong:
+            raise ValueError(
+                f"examples: got {wrong[0]!r} in example {i}; takes arrays, "
+                "jax.ShapeDtypeStruct, or pytrees of them"
+            )
+        if len(leaves) == 1 and hasattr(leaves[0], "shape"):
+            arrays.append(i)
+    if asked is None:
+        found = [i for i in arrays if len(jax.tree.leaves(examples[i])[0].shape) > 1]
+        if 0 in arrays or len(found) == 1:
+            return 0 if 0 in arrays else found[0]
+    if asked not in arrays:
+        raise ValueError(
+            f"image: got {asked}; takes the position of an example that is one array, here one of "
+            f"{arrays}"
+        )
+    return asked
 
 
 def _spatial_axes(asked, read, shape) -> tuple[int, ...]:

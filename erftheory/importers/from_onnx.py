@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,6 +158,9 @@ def _onnx() -> Any:
 
 def _loaded(onnx: Any, model: Any) -> Any:
     if not hasattr(model, "graph"):
+        if not isinstance(model, str | os.PathLike):
+            got = type(model).__name__
+            raise ValueError(f"model: got {got}; takes a path of a model, or an onnx.ModelProto")
         try:
             model = onnx.load(model)
         except (OSError, TypeError, onnx.checker.ValidationError) as error:

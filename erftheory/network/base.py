@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from erftheory.network.combine import Named, Repeat
     from erftheory.network.graph import Builder, Graph
 
-LISTED = 40  # names up to which a wrong one is answered with all of them
+LISTED = 12  # names up to which a wrong one is answered with all of them
 
 
 class Network:

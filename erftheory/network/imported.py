@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Node
 from erftheory.network.kernel import Kernel
@@ -106,6 +108,7 @@ class ImportedNetwork(GraphNetwork):
           ValueError: weights that did not come along (shapes alone), or are zeros alone.
         """
         nodes, missing = list(self._builder.nodes), 0  # type: ignore[attr-defined]
+        users: dict[tuple, list[int]] = {}
         known = self._weights  # type: ignore[attr-defined]
         for i, node in enumerate(nodes):
             if not isinstance(node.op, Conv | ConvTranspose):
@@ -121,6 +124,11 @@ class ImportedNetwork(GraphNetwork):
                 name = node.name or f"operation {i}"
                 raise ValueError(f"{name}: {wrong}") from None
             nodes[i] = replace(node, op=replace(node.op, weights=found))
+            array = np.asarray(own)
+            users.setdefault((array.shape, array.tobytes()), []).append(i)
+        for i in (i for same in users.values() if len(same) > 1 for i in same):
+            op: Any = nodes[i].op
+            nodes[i] = replace(nodes[i], op=replace(op, weights=replace(op.weights, shared=True)))
         if missing:
             raise ValueError(
                 f"weights: got none for {missing} of the model's convolutions; takes a model read "

@@ -21,17 +21,19 @@ class Weights:
         one channel, or where all channels share their taps up to a factor.
       inward: channels that one output reads.
       outward: channels that one input feeds.
+      shared: True if another layer has them too, so that their signs are not independent.
     """
 
     power: Kernel
     signed: Kernel
     inward: int
     outward: int
+    shared: bool = False
 
     @property
     def mixes(self) -> bool:
-        """True if sums over channels say less than the weights do."""
-        return self.inward * self.outward > 1
+        """True if sums over channels, layer by layer, say less than the weights do."""
+        return self.shared or self.inward * self.outward > 1
 
     @property
     def forward(self) -> float:

@@ -116,7 +116,7 @@ def advise(
     if graph.has_global:
         raise ValueError(
             "network: got a global operation, which sees every image whole; takes a network up to "
-            "its last feature map, see until()"
+            'its last feature map, see until(), or one read with hold="global"'
         )
     opened = _opened(graph)
     one_of("signal", signal, ("variance", "gradient"))

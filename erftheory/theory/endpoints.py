@@ -77,14 +77,22 @@ def between(network: Network, source: str | None = None, output: str | None = No
       ValueError: no part has that name, or no path leads from the source to the output.
     """
     check_network("network", network)
-    last = network if output is None else network.until(output)
+    last = network if output is None else _until(network, "output", output)
     if source is None:
         return last
+    _until(network, "source", source)
     if not repeats_fixed(last.graph):
         start = _locate(last.graph, network, source, False)
         if start is not None:
             return _cut(last.graph, start, lambda: _deep(last.graph, network, source, output))
     return _deep(last.graph, network, source, output)
+
+
+def _until(network: Network, argument: str, name: str) -> Network:
+    try:
+        return network.until(name)
+    except ValueError as wrong:
+        raise ValueError(str(wrong).replace("endpoint:", f"{argument}:", 1)) from None
 
 
 def _deep(graph: Graph, network: Network, source: str, output: str | None) -> Between:

@@ -67,7 +67,10 @@ def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
 
 
 # What `ErrorBound.note` says of a model's own weights.
-MIXED = "weights summed over channels: exact where these carry equal power, or share their taps"
+MIXED = (
+    "weights summed over channels, layer by layer: exact where channels carry equal power, or "
+    "share their taps, and no two layers share weights"
+)
 
 
 def mixed_weights(graph: Graph) -> bool:

@@ -37,7 +37,7 @@ def build(
     if graph.has_global:
         raise ValueError(
             "network: got a global operation (its receptive field is unbounded); takes a network "
-            "up to its last feature map, see until()"
+            'up to its last feature map, see until(), or one read with hold="global"'
         )
     if gains is None:
         gains = structural_gains(graph, signal)
