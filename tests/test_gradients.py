@@ -372,7 +372,7 @@ def test_prediction_beside_measurement():
     assert wide.total_variation == pytest.approx(16 / 25)
     with pytest.raises(ValueError, match="network: got 1 axes; takes 2"):
         compare(Chain(Conv(3), ndim=1), F, X)
-    with pytest.raises(ValueError, match="function: got an output of .* of which the network makes"):
+    with pytest.raises(ValueError, match="function: got an output of .* the network makes"):
         compare(Conv(3, 2), net([signs]), X, cotangent="each")
 
 

@@ -20,7 +20,9 @@ from erftheory import (
     Residual,
     Upsample,
     counting,
+    moments,
     receptive_field,
+    zoo,
 )
 
 BAD = [
@@ -156,6 +158,16 @@ def test_summary():
     assert rows[-1].std[0] == pytest.approx((2 / 3 + 1 / 4 + 4 * 4 * 2 / 3) ** 0.5)
     assert "RF" in str(net.summary())
     assert net._repr_html_().startswith("<table>")
+
+
+def test_the_rows_of_blocks_are_their_endpoints():
+    """The activation behind a sum changes its width: the name says the block with it."""
+    net = zoo.resnet18()
+    rows = {row.name: row for row in net.summary().rows}
+    for name in ("layer2/first", "layer4/rest"):
+        assert rows[name].layer == "sum, relu"
+        assert rows[name].std == pytest.approx(moments(net.until(name)).std, rel=1e-12)
+    assert net.summary().rows[-1].std == pytest.approx(moments(net).std, rel=1e-12)
 
 
 def test_depth_a_billion_is_closed():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from erftheory import moments, receptive_field, zoo
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,3 +33,14 @@ def test_modules_that_the_architecture_names_exist():
     assert len(named) > 5
     missing = {n for n in named if not (ROOT / "erftheory" / n).is_file()}
     assert missing == {"laws/TOPIC.py", "theory/NAME.py"}  # the two that are placeholders
+
+
+def test_published_networks_of_the_page_are_what_is_computed():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^(\w+) +(\d+) +(\d+) +(\d+\.\d{3})  0\.\d+$", text, re.MULTILINE)
+    assert len(rows) == 7
+    for name, size, stride, std in rows:
+        net = zoo.get(name)
+        field = receptive_field(net)
+        assert (field.size[0], field.stride[0]) == (int(size), int(stride)), name
+        assert f"{moments(net).std[0]:.3f}" == std, name

@@ -9,7 +9,7 @@ from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, GraphNetwork, Input, Loop
-from erftheory.network.layers import Layer
+from erftheory.network.layers import Activation, Layer
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.moments import moments
 from erftheory.theory.spacing import Spacing, parse_spacing
@@ -95,6 +95,7 @@ def summary(
 ) -> Summary:
     """Rows for every spatial layer, merge and repetition of the network's graph.
 
+    A merge's row includes the activation behind it, as its name does in `until`.
     A network with several outputs (`outputs`, names) has a row for each of them at the end.
     `spacing` (a number or one an axis, or text such as "0.5 mm") adds lengths in that unit.
     """
@@ -103,15 +104,25 @@ def summary(
     builder = Builder(graph.ndim)
     builder.nodes = list(graph.nodes)
     rows = []
+    readers: list[list[int]] = [[] for _ in graph.nodes]
+    for index, node in enumerate(graph.nodes):
+        for i in node.inputs:
+            readers[i].append(index)
     for index, node in enumerate(graph.nodes):
         if isinstance(node.op, Input):
             continue
         if isinstance(node.op, Layer) and node.op.step(graph.ndim) is None and not graph.has_global:
             continue
         label = f"repeated {node.op.times} times" if isinstance(node.op, Loop) else repr(node.op)
+        end = index
         if not isinstance(node.op, (Layer, Loop)):
             label = type(node.op).__name__.lower()
-        part = GraphNetwork(builder.finish(index))
+            # where a block ends: its own name, and `until`, mean what the activation makes of it
+            while len(readers[end]) == 1 and isinstance(
+                op := graph.nodes[readers[end][0]].op, Activation
+            ):
+                end, label = readers[end][0], f"{label}, {op.name}"
+        part = GraphNetwork(builder.finish(end))
         rows.append(_row(node.name, label, part, signal, init))
     outputs: tuple[str, ...] = getattr(network, "outputs", ())
     if len(outputs) > 1:
