@@ -101,6 +101,7 @@ def _image(asked: int | None, examples: tuple[Any, ...]) -> int:
             f"image: got {asked}; takes the position of an example that is one array, here one of "
             f"{arrays}"
         )
+    assert asked is not None
     return asked
 
 
