@@ -68,7 +68,8 @@ class ReceptiveField:
       stride: input pixels per output pixel.
       padding: effective padding: the field of output 0 starts at −padding.
       center: input index of the field's centre for output 0.
-      aligned: False if branches with different centres meet.
+      aligned: False if branches with different centres meet, in any output phase. Up-sampling nets
+        are rarely aligned phase by phase; `advise` judges their mean.
       phases: with up-sampling, the field of each output phase (row-major), else just this one.
       lookback: input pixels before the output's own place, stride · index (a signal's past).
       lookahead: input pixels after it: the latency of a 1-D net, in samples.
@@ -100,7 +101,8 @@ class ReceptiveField:
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.size))
-        note = "" if self.aligned else ", branches not aligned: their centres differ"
+        where = " in single output phases" if len(self.phases) > 1 else ""
+        note = "" if self.aligned else f", branches not aligned: their centres differ{where}"
         note += ", unbounded: a global operation sees all" if math.inf in self.size else ""
         stride, padding = (" x ".join(map(str, v)) for v in (self.stride, self.padding))
         long = f" ({self.spacing.show(self.size)})" if self.spacing else ""
