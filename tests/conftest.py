@@ -16,6 +16,14 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ.setdefault("SYMPY_CACHE_SIZE", "50000")
 
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-neighbours", action="store_true", help="all wrong neighbours of a derivation's steps"
+    )
+
+
 # A first call compiles: no deadline a test could meet on both the first and the later examples.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)

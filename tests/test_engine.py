@@ -50,6 +50,15 @@ TRUE = {name: NETWORKS[name] for name in ("strided", "inception", "bilinear unet
 }
 
 
+# Dear to compile: two routes each, which take turns.
+DEAR = ("3-D", "bilinear unet", "residual", "nested", "inception")
+
+
+def routes_of(name):
+    first = DEAR.index(name) if name in DEAR else 0
+    return [NAMES[(first + i) % len(NAMES)] for i in range(2 if name in DEAR else len(NAMES))]
+
+
 @pytest.mark.parametrize("name", TRUE)
 def test_every_route_gives_the_gradient_of_autodiff(name):
     """Against `jax.grad` of the plain executor, which pads, unrolls and knows no cone."""
@@ -71,7 +80,7 @@ def test_every_route_gives_the_gradient_of_autodiff(name):
     wanted = jax.jit(jax.vmap(autodiff))(weights, wide)[inside]
     assert np.abs(wanted).max() > 0
     signs = jnp.ones((nets, made.channels_out))
-    for route in NAMES:
+    for route in routes_of(name):
         function = jax.jit(gradients(graph, made, Engine(Layout(route)), cone, cone.source))
         rows = [slice(i, i + 1) for i in range(nets)] if route == "map" else [slice(None)]
         parts = []

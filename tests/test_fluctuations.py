@@ -328,7 +328,7 @@ def check(engines: Engines, **options):
     return select("FLU-1")[0].run(Context(engines, **options))
 
 
-@pytest.mark.parametrize("depth, kernel", [(1, 3), (5, 2), (12, 4), (3, 1)])
+@pytest.mark.parametrize("depth, kernel", [(1, 3), (12, 4), (3, 1)])
 def test_law_holds(engines, depth, kernel):
     verdict = check(engines, depth=depth, kernel=kernel)
     assert verdict.holds, (verdict.error, [e for e in verdict.evidence if not e.holds])

@@ -1,4 +1,4 @@
-"""`from_jax` on models of Keras, Flax Linen, Flax NNX and Equinox, against the executed models."""
+"""`from_jax` on models of Keras, Flax (Linen, NNX), Equinox and Haiku, against what is executed."""
 
 import os
 
@@ -221,11 +221,27 @@ def equinox_u_net():
     return jax.vmap(net), FIRST, (2, 3)
 
 
+def haiku_residual():
+    """Batch norm as in inference, whose state comes beside the parameters; a dilated branch."""
+    hk = library("haiku")
+
+    def forward(x, training):
+        x = hk.Conv2D(4, 5, stride=2)(x)
+        x = jax.nn.relu(hk.BatchNorm(True, True, 0.9)(x, training))
+        y = hk.DepthwiseConv2D(1, 3)(jax.nn.gelu(hk.Conv2D(4, 3, rate=2)(x)))
+        return x + hk.avg_pool(y, (1, 3, 3, 1), 1, "SAME")
+
+    net = hk.transform_with_state(forward)
+    made = jax.eval_shape(lambda k, x: net.init(k, x, True), jax.random.key(0), jnp.zeros(RGB))
+    params, state = filled(made)
+    return lambda x: net.apply(params, state, None, x, False)[0], RGB, (1, 2)
+
+
 MODELS = {
     make.__name__: make
     for make in (
         keras_residual, keras_u_net, keras_causal, linen_u_net, linen_wrap, nnx_dilated,
-        nnx_causal, equinox_residual, equinox_u_net,
+        nnx_causal, equinox_residual, equinox_u_net, haiku_residual,
     )
 }  # fmt: skip
 

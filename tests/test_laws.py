@@ -329,7 +329,9 @@ SABOTAGES = {
 def test_sabotage_fails_the_right_laws(engines, name):
     sabotage, fails, holds = SABOTAGES[name]
     broken = sabotage(engines)
-    assert failing(broken, f"{fails},{holds}") == set(fails.split(","))
+    # where the nets are right, few of them show that they are
+    few = {} if broken.gradients is not engines.gradients else {"samples": 200}
+    assert failing(broken, f"{fails},{holds}", **few) == set(fails.split(","))
 
 
 @pytest.mark.parametrize("name", ["counting", "exact", "moments", "receptive_field"])
