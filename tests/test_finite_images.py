@@ -113,10 +113,16 @@ def test_rims_that_a_model_fills_itself_have_no_bound(fill):
             return jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")[:, 1:-1, 1:-1]
         return jax.image.resize(x, (1, 32, 32, 1), "bilinear")
 
-    net = from_jax(lambda x: k3(run(x)), jnp.zeros((1, 16, 16, 1)), spatial_axes=(1, 2))
-    assert exact(net, image=16).error.kind == "relative"
-    corner = exact(net, image=16, unit=(0, 0)).error
-    assert corner.kind == "approximation" and "rims" in corner.note
+    def model(x):
+        with jax.named_scope("body"):
+            x = k3(run(x))
+        return x + 1
+
+    net = from_jax(model, jnp.zeros((1, 16, 16, 1)), spatial_axes=(1, 2))
+    for part in (net, net.until("body")):
+        assert exact(part, image=16).error.kind == "relative"
+        corner = exact(part, image=16, unit=(0, 0)).error
+        assert corner.kind == "approximation" and "rims" in corner.note
 
 
 def k3(x):

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from erftheory.importers.folded import folded
+from erftheory.importers.folded import blocked, folded
 from erftheory.importers.pointwise import KNOWN, Own, Pointwise
 from erftheory.importers.signals import (
     BATCH,
@@ -31,7 +31,7 @@ from erftheory.importers.signals import (
     unite,
 )
 from erftheory.network.graph import Concat, Op, Sum
-from erftheory.network.imported import OWN_PIXELS, Channels, Spatial
+from erftheory.network.imported import OWN_PAD, OWN_PIXELS, Channels, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import (
     Conv,
@@ -154,7 +154,7 @@ class Assembler(Pointwise):
                 (i, coarse), (j, fine) = sorted(found, key=lambda pair: -pair[1].step)
                 alone = len(signal.dims[i]) == 1 and fine.step == 1
                 if alone and coarse.step == fine.size:
-                    signal = self._blocked(signal)
+                    signal = blocked(self, signal)
                     continue
             raise Unreadable(f"pixels of axis {axis} in the layout {signal.dims}")
         return signal
@@ -180,31 +180,6 @@ class Assembler(Pointwise):
         channels = None if copies else max(1, signal.channels // used)
         return Signal(self.add(Spatial(label, step, channels), signal.node), tuple(dims))
 
-    def _blocked(self, signal: Signal) -> Signal:
-        """Blocks of pixels whose places became channels: space to depth."""
-        signal = self.flush(signal)
-        block = [1] * self.ndim
-        for axis in range(self.ndim):
-            atoms = [a for d in signal.dims for a in d if a.axis == axis]
-            if len(atoms) == 2:
-                block[axis] = min(atoms, key=lambda a: a.step).size
-        dims = tuple(
-            join([self.block_atom(a, block) for a in dim]) for dim in signal.dims
-        )
-        size, nothing = tuple(block), (0,) * self.ndim
-        step = Step(Kernel(size), size, (1,) * self.ndim, nothing, nothing, kind="routing")
-        channels = signal.channels * math.prod(block)
-        node = self.add(Spatial("space to depth", step, channels), signal.node)
-        return Signal(node, dims)
-
-    def block_atom(self, atom: Atom, block: Sequence[int]) -> Atom:
-        """An atom behind a space to depth: places within blocks are channels."""
-        if atom.axis < 0 or block[atom.axis] == 1:
-            return atom
-        if atom.step == 1:
-            return Atom(CHANNEL, 1, atom.size)
-        return Atom(atom.axis, 1, atom.size)
-
     def window(self, signal: Signal, rule: Step, sizes: Sequence[int], op: Op | str) -> Signal:
         """A sliding window; `rule` has one entry an image axis, `sizes` the pixels behind it."""
         signal = self.flush(self.settle(signal))
@@ -222,14 +197,15 @@ class Assembler(Pointwise):
 
     def moved(
         self, signal: Signal, before: Sequence[int], after: Sequence[int],
-        stride: Sequence[int], sizes: Sequence[int],
+        stride: Sequence[int], sizes: Sequence[int], own: bool = False,
     ) -> Signal:  # fmt: skip
-        """Padding (negative: cropping) and subsampling."""
+        """Padding (negative: cropping) and subsampling; `own`: by the image's own pixels."""
         ones = (1,) * self.ndim
         # sizes that a model computes with may be NumPy's, whose products overflow
         strides, low, high = (tuple(map(int, v)) for v in (stride, before, after))
         rule = Step(Kernel(ones), strides, ones, low, high, kind="fixed")
-        return self.window(signal, rule, sizes, "pad" if max(stride) == 1 else "slice")
+        label = OWN_PAD if own else "pad" if max(stride) == 1 else "slice"
+        return self.window(signal, rule, sizes, label)
 
     def convolution(
         self, value: Value, rule: Step, sizes: Sequence[int], channels: int, groups: int,
@@ -338,7 +314,7 @@ class Assembler(Pointwise):
         before[a], after[a] = sum(sizes[:main]), sum(sizes[main + 1 :])
         grown = [body.size(i) for i in range(self.ndim)]
         grown[a] = shape[axis]
-        return self.moved(body, before, after, (1,) * self.ndim, grown)
+        return self.moved(body, before, after, (1,) * self.ndim, grown, len(signals) > 1)
 
     def _origin(self, node: int) -> int:
         """The node whose pixels this one shows, cut or padded."""

@@ -7,11 +7,12 @@ split after a squeeze, every other phase) without the rest of the block.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erftheory.importers.signals import CHANNEL, Signal, Unreadable, join, length, plain
+from erftheory.importers.signals import CHANNEL, Atom, Signal, Unreadable, join, length, plain
 from erftheory.network.imported import Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
@@ -28,7 +29,24 @@ def folded(signal: Signal, i: int) -> bool:
 
 def picked(make: Assembler, signal: Signal, i: int, index: np.ndarray) -> Signal:
     """Entries `index` of a folded dimension: of every block the pixels that they hold."""
-    signal, n = make.flush(signal), make.ndim
+    dim = signal.dims[i]
+    places = np.unravel_index(np.asarray(index), [a.size for a in dim])
+    held = {atom.axis: place for atom, place in zip(dim, places) if atom.axis >= 0}
+    found = blocked(make, signal, held, len(index) / length(dim))
+    dims = list(found.dims)
+    dims[i] = plain(CHANNEL, len(index))
+    return Signal(found.node, tuple(dims))
+
+
+def blocked(
+    make: Assembler, signal: Signal, held: Mapping[int, np.ndarray] | None = None, part: float = 1.0
+) -> Signal:
+    """Blocks of pixels whose places became channels: space to depth.
+
+    `held` has for some axes the places within a block that are looked at, together, and `part` is
+    their share of the channels.
+    """
+    signal, n, held = make.flush(signal), make.ndim, held or {}
     block = [1] * n
     for axis in range(n):
         atoms = sorted((a for d in signal.dims for a in d if a.axis == axis), key=lambda a: a.step)
@@ -36,26 +54,22 @@ def picked(make: Assembler, signal: Signal, i: int, index: np.ndarray) -> Signal
             block[axis] = atoms[0].size
         elif len(atoms) != 1 or atoms[0].step != 1:
             raise Unreadable(f"pixels of axis {axis} in the layout {signal.dims}")
-    dim = signal.dims[i]
-    places = np.unravel_index(np.asarray(index), [a.size for a in dim])
     mask = np.zeros(block, bool)
-    held: list = [slice(None)] * n
-    for atom, place in zip(dim, places):
-        if atom.axis >= 0:
-            held[atom.axis] = place
-    # an axis that another dimension holds takes all its places with each of these
-    order = [a for a in range(n) if not isinstance(held[a], slice)]
-    moved = np.moveaxis(mask, order, range(len(order)))
-    moved[tuple(held[a] for a in order)] = True
-    inside = [np.flatnonzero(mask.any(axis=tuple(b for b in range(n) if b != a))) for a in range(n)]
-    first, last = [int(p[0]) for p in inside], [int(p[-1]) for p in inside]
+    # an axis that is not held takes all its places with each of these
+    np.moveaxis(mask, list(held), range(len(held)))[tuple(held.values())] = True
+    seen = [np.flatnonzero(mask.any(axis=tuple(b for b in range(n) if b != a))) for a in range(n)]
+    first, last = [int(p[0]) for p in seen], [int(p[-1]) for p in seen]
     box = mask[tuple(slice(f, e + 1) for f, e in zip(first, last))]
     kernel = Kernel(box.shape, None if box.all() else tuple(int(v) for v in box.ravel()))
-    before = tuple(-f for f in first)
-    after = tuple(e + 1 - b for e, b in zip(last, block))
+    before, after = tuple(-f for f in first), tuple(e + 1 - b for e, b in zip(last, block))
     step = Step(kernel, tuple(block), (1,) * n, before, after, kind="routing")
-    channels = signal.channels * math.prod(block) // length(dim) * len(index)
-    node = make.add(Spatial("space to depth", step, max(1, channels)), signal.node)
-    dims = [join([make.block_atom(a, block) for a in d]) for d in signal.dims]
-    dims[i] = plain(CHANNEL, len(index))
-    return Signal(node, tuple(dims))
+    channels = max(1, round(signal.channels * math.prod(block) * part))
+    node = make.add(Spatial("space to depth", step, channels), signal.node)
+    return Signal(node, tuple(join([_plain(a, block) for a in d]) for d in signal.dims))
+
+
+def _plain(atom: Atom, block: Sequence[int]) -> Atom:
+    """An atom behind a space to depth: places within blocks are channels."""
+    if atom.axis < 0 or block[atom.axis] == 1:
+        return atom
+    return Atom(CHANNEL if atom.step == 1 else atom.axis, 1, atom.size)

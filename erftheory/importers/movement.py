@@ -122,8 +122,10 @@ def _split(
     return make.concat(pieces, axis, [length(d) for d in dims])
 
 
-def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]) -> Value:
-    """`config` is (before, after, between) a dimension, negative ones crop."""
+def padded(
+    make: Assembler, value: Value, config: Sequence[tuple[int, int, int]], own: bool = False
+) -> Value:
+    """`config` is (before, after, between) a dimension, negative ones crop; `own` as in `moved`."""
     if not isinstance(value, Signal):
         return value
     busy = [i for i, c in enumerate(config) if any(c)]
@@ -153,7 +155,7 @@ def padded(make: Assembler, value: Value, config: Sequence[tuple[int, int, int]]
         a = value.dims[i][0].axis
         before[a], after[a], _ = config[i]
         sizes[a] = shape[i]
-    return make.moved(value, before, after, (1,) * n, sizes)
+    return make.moved(value, before, after, (1,) * n, sizes, own)
 
 
 def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:

@@ -121,12 +121,13 @@ def _pad(make, at, inputs):
     axes = list(range(len(value.dims)))
     if len(inputs) > 3 and inputs[3].shape:
         axes = [int(a) % len(value.dims) for a in known(inputs[3], "axes")]
-    if at.get("mode", "constant") != "constant":
+    own = at.get("mode", "constant") != "constant"
+    if own:
         make.note(OWN_PIXELS)
     config = [(0, 0, 0)] * len(value.dims)
     for j, axis in enumerate(axes):
         config[axis] = (pads[j], pads[len(axes) + j], 0)
-    return movement.padded(make, value, config)
+    return movement.padded(make, value, config, own)
 
 
 def _slice(make, at, inputs):

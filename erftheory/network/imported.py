@@ -153,18 +153,18 @@ class ImportedNetwork(GraphNetwork):
 
 RESIZE = "resize"
 ALIGNED = "resize with aligned corners"
+OWN_PAD = "pad by own pixels"
 OWN_PIXELS = "padding by the image's own pixels, which only its rim sees"
 
 
-def own_rims(network: Network) -> bool:
+def own_rims(graph: Graph) -> bool:
     """True if a model that was read interpolates, or pads by its image's own pixels."""
-    if OWN_PIXELS in " ".join(getattr(network, "notes", ())):
-        return True
+    read = [node.op for node in graph.nodes if isinstance(node.op, Spatial)]
     return any(
-        isinstance(node.op, Spatial)
-        and node.op.label in (RESIZE, ALIGNED)
-        and any(k > s for k, s in zip(node.op.rule.kernel.shape, node.op.rule.stride))
-        for node in network.graph.nodes
+        op.label == OWN_PAD
+        or op.label in (RESIZE, ALIGNED)
+        and any(k > s for k, s in zip(op.rule.kernel.shape, op.rule.stride))
+        for op in read
     )
 
 

@@ -47,13 +47,12 @@ def on_image(
     output: str | None = None,
 ) -> ERF:
     """The ERF of one unit on an image; arguments and errors as for `exact`."""
+    part = between(network, source, output)
     if source is not None:  # seen from an inner layer, the image is what that layer makes of it
-        check_network("network", network)
-        one_of("signal", signal, SIGNALS)
         one_of("padding_mode", padding_mode, tuple(layers.PADDING))
-        part = network.until(source)
-        image = flatten(part, _image(image, part.ndim), "gradient", None, padding_mode).shape
-    grid = _Grid(between(network, source, output), image, signal, init, padding_mode)
+        before = network.until(source)
+        image = flatten(before, _image(image, before.ndim), "gradient", None, padding_mode).shape
+    grid = _Grid(part, image, signal, init, padding_mode)
     return next(grid.erfs([grid.unit(unit)]))
 
 
@@ -174,7 +173,7 @@ class _Grid:
         error, holes = self._error(found, parts, i, total, beside)
         if any(isinstance(n.op, Spatial) and n.op.label == ALIGNED for n in self.flat.nodes):
             error = ErrorBound("approximation", math.inf, f"{ALIGNED}, read as on the plane")
-        elif own_rims(self.network) and (lost is None or abs(lost) > 1e-9):
+        elif own_rims(self.network.graph) and (lost is None or abs(lost) > 1e-9):
             error = ErrorBound("approximation", math.inf, RIMS)
         if total <= 0 and not self.signed:
             raise ValueError(f"unit: got {unit}, which no input reaches; takes a connected unit")
