@@ -1,0 +1,148 @@
+"""The mean-field pass against wide random nets, run and pulled back by hand in NumPy."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+from test_meanfield import fresh_ratios
+
+from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.graph import Concat, Sum
+from erftheory.network.layers import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+)
+from erftheory.theory.gains import transfer
+from erftheory.theory.meanfield import meanfield_gains
+
+BN, RELU = BatchNorm(), Activation("relu")
+ONE, TANH, DROPPED = Conv(1), Activation("tanh"), Dropout(0.4)
+
+
+def run_by_hand(graph, width, inputs, rng):
+    """Values of one net of 1×1 convolutions, and per node the pull-back of a gradient."""
+    values: list = [rng.standard_normal((width, inputs))]
+    back: list = [None]
+    for node in graph.nodes[1:]:
+        op, xs = node.op, [values[i] for i in node.inputs]
+        x = xs[0]
+        if isinstance(op, Conv):
+            w = rng.standard_normal((op.channels or width, len(x))) * math.sqrt(2 / len(x))
+            y, pull = w @ x, partial(lambda w, g: [w.T @ g], w)
+        elif isinstance(op, BatchNorm):
+            sd = x.std(1, keepdims=True)
+            y = (x - x.mean(1, keepdims=True)) / sd
+            pull = partial(pull_norm, y, sd)
+        elif isinstance(op, Activation):
+            slope = (x > 0) * 1.0 if op.name == "relu" else 1 - np.tanh(x) ** 2
+            y = np.maximum(x, 0) if op.name == "relu" else np.tanh(x)
+            pull = partial(lambda slope, g: [g * slope], slope)
+        elif isinstance(op, Dropout):
+            mask = (rng.random(x.shape) >= op.rate) / (1 - op.rate)
+            y, pull = x * mask, partial(lambda mask, g: [g * mask], mask)
+        elif isinstance(op, Sum):
+            y, pull = sum(xs), partial(lambda count, g: [g] * count, len(xs))
+        else:
+            assert isinstance(op, Concat)
+            y = np.concatenate(xs)
+            pull = partial(lambda cuts, g: np.split(g, cuts), np.cumsum(list(map(len, xs)))[:-1])
+        values.append(y)
+        back.append(pull)
+    return values, back
+
+
+def pull_norm(y, sd, g):
+    return [(g - g.mean(1, keepdims=True) - y * (g * y).mean(1, keepdims=True)) / sd]
+
+
+def pull_back(graph, back, grads, top, stop=0):
+    """Gradients of all nodes from those given, for nodes top … stop."""
+    for index in range(top, stop, -1):
+        if index in grads:
+            pulled = back[index](grads[index])
+            for i, g in zip(graph.nodes[index].inputs, pulled, strict=True):
+                grads[i] = grads.get(i, 0) + g
+    return grads
+
+
+def sampled_power(graph, width, inputs, rng):
+    """Power at the input over power at the output."""
+    values, back = run_by_hand(graph, width, inputs, rng)
+    last = len(values) - 1
+    start = rng.standard_normal(values[-1].shape)
+    grads = pull_back(graph, back, {last: start}, last)
+    return [np.mean(grads[0] ** 2) / np.mean(start**2)]
+
+
+def sampled_ratios(graph, width, inputs, rng):
+    """At each residual sum, power through the branch over power through the identity."""
+    values, back = run_by_hand(graph, width, inputs, rng)
+    last = len(values) - 1
+    grads = pull_back(graph, back, {last: rng.standard_normal(values[-1].shape)}, last)
+    found = []
+    for index, node in enumerate(graph.nodes):
+        if isinstance(node.op, Sum):
+            branch, fork = node.inputs
+            start = {branch: grads[index]}
+            through = pull_back(graph, back, start, branch, fork)[fork]
+            found.append(np.mean(through**2) / np.mean(grads[index] ** 2))
+    return found
+
+
+PLAIN = {
+    "relu": Chain(ONE, RELU, ONE, RELU, ONE),
+    "relu then norm": Chain(ONE, RELU, ONE, RELU, ONE, BN, RELU, BN, ONE),
+    "tanh then norm": Chain(ONE, TANH, ONE, TANH, ONE, BN),
+    "pre-activation": Chain(*[Residual(Chain(BN, RELU, ONE))] * 3),
+    "post-activation": Chain(
+        ONE, BN, RELU, *[Chain(Residual(Chain(ONE, BN, RELU, ONE, BN)), RELU)] * 2
+    ),
+    "tanh trunk": Chain(ONE, BN, *[Chain(Residual(Chain(ONE, BN)), TANH)] * 3),
+    "sum read twice": Chain(
+        ONE, BN, RELU, Residual(Chain(ONE, BN)), Residual(Chain(RELU, ONE, BN)), RELU
+    ),
+    "dropout then relu": Chain(ONE, BN, DROPPED, Residual(Chain(ONE, BN)), RELU),
+    "dense": Chain(
+        ONE, *[Branches(None, Chain(BN, RELU, Conv(1, channels=192)))] * 2, BN, RELU, ONE
+    ),
+}
+RESIDUAL = {
+    "pre-activation": Chain(*[Residual(Chain(BN, RELU, ONE, BN, RELU, ONE))] * 3),
+    "post-activation": Chain(
+        ONE, BN, RELU, *[Chain(Residual(Chain(ONE, BN, RELU, ONE, BN)), RELU)] * 3
+    ),
+    "no norm in the trunk": Chain(
+        ONE, *[Residual(Chain(ONE, RELU, ONE))] * 2, *[Residual(Chain(BN, ONE, RELU, ONE))] * 2
+    ),
+    "tanh trunk": Chain(ONE, BN, *[Chain(Residual(Chain(ONE, BN)), TANH)] * 3),
+}
+
+
+def compare(found, wanted, width):
+    """Batch means over independent nets; the width's own bias is a few times 1/width."""
+    found = np.array(found)
+    error = found.std(0, ddof=1) / math.sqrt(len(found))
+    wanted = np.array(wanted, float)
+    assert np.all(error < 0.025 * wanted)  # what the comparison can see
+    assert np.all(np.abs(found.mean(0) - wanted) < 4 * error + 3 / width * wanted)
+
+
+@pytest.mark.parametrize("name", list(PLAIN))
+def test_sampled_power_agrees(name):
+    graph, width, rng = PLAIN[name].graph, 192, np.random.default_rng(20)
+    # batch norms of few inputs raise the power by about 3/inputs each
+    inputs = 800 if name in ("post-activation", "tanh trunk") else 160
+    found = [sampled_power(graph, width, inputs, rng) for _ in range(20)]
+    gains = meanfield_gains(graph, channels=width)
+    assert gains.channels[0] == (width,)
+    compare(found, [float(transfer(graph, gains))], width)
+
+
+@pytest.mark.parametrize("name", list(RESIDUAL))
+def test_sampled_residual_ratios_agree(name):
+    graph, width, rng = RESIDUAL[name].graph, 192, np.random.default_rng(21)
+    found = [sampled_ratios(graph, width, 160, rng) for _ in range(16)]
+    compare(found, fresh_ratios(RESIDUAL[name], channels=width), width)
