@@ -22,7 +22,7 @@ from erftheory.symbolic.exact import Gaussian, compile_exact
 from erftheory.symbolic.names import equation, i, k, n, o, t
 
 STEPS = [(topic, step) for topic in derive.TOPICS for step in derive.topic(topic)]
-NEIGHBOURS = 20  # of a step in a usual run
+NEIGHBOURS = 12  # of a step in a usual run
 IDS = [f"{topic}-{step.name}" for topic, step in STEPS]
 
 
