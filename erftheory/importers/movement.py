@@ -146,8 +146,8 @@ def padded(
         rows = [(i, 1, 1, config[i][2] + 1, 1, config[i][:2]) for i in along]
         sizes = {i: shape[i] for i in along}
         count = value.channels
-        own = partial(np.ones, (count, 1, *[1] * len(rows)))
-        return windows.slide(make, value, rows, sizes, count, count, own)
+        ones = partial(np.ones, (count, 1, *[1] * len(rows)))
+        return windows.slide(make, value, rows, sizes, count, count, ones)
     n = make.ndim
     before, after = [0] * n, [0] * n
     sizes = [value.size(a) for a in range(n)]
