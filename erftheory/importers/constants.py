@@ -6,7 +6,7 @@ The few operations that models put on their parameters run in NumPy; the rest in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ def lazy(shape: tuple[int, ...], compute: Callable[[], np.ndarray | None]) -> Co
     return Constant(shape, compute if math.prod(shape) <= LARGEST else None)
 
 
-def computed(eqn: Any, inputs: list[Constant]) -> list[Constant]:
+def computed(eqn: Any, inputs: Sequence[Any]) -> list[Constant]:
     """The results of an equation whose inputs do not depend on the image."""
     results = _Results(eqn, inputs)
     return [lazy(v.aval.shape, partial(results.pick, i)) for i, v in enumerate(eqn.outvars)]
@@ -40,7 +40,7 @@ class _Results:
 
     __slots__ = ("eqn", "inputs", "done", "found")
 
-    def __init__(self, eqn: Any, inputs: list[Constant]):
+    def __init__(self, eqn: Any, inputs: Sequence[Constant]):
         self.eqn, self.inputs = eqn, inputs
         self.done = False
         self.found: list[np.ndarray] | None = None

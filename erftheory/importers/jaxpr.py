@@ -70,22 +70,25 @@ class Reader:
         env.update(zip(jaxpr.invars, values))
         outer = self.assembler.scope
 
-        def read(atom: Any) -> Value:
-            return given(np.asarray(atom.val)) if isinstance(atom, Literal) else env[atom]
+        def read(atoms: Sequence[Any]) -> list[Value]:
+            return [given(np.asarray(a.val)) if isinstance(a, Literal) else env[a] for a in atoms]
 
         stack, scope = None, outer
         for eqn in jaxpr.eqns:
+            inputs = read(eqn.invars)
+            if all(isinstance(v, Constant) for v in inputs):  # two thirds of a model's equations
+                env.update(zip(eqn.outvars, computed(eqn, inputs)))
+                continue
             if eqn.source_info.name_stack is not stack:  # a layer's equations share theirs
                 stack = eqn.source_info.name_stack
                 scope = "/".join(s for s in (outer, str(stack)) if s)
-            inputs = [read(v) for v in eqn.invars]
             self.assembler.scope = scope
             for var, value in zip(eqn.outvars, self._equation(eqn, inputs)):
                 env[var] = value
                 if scope and isinstance(value, Signal):
                     self._mark(scope, value.node)
         self.assembler.scope = outer
-        return [read(v) for v in jaxpr.outvars]
+        return read(jaxpr.outvars)
 
     def _mark(self, scope: str, node: int) -> None:
         while scope:
@@ -93,9 +96,6 @@ class Reader:
             scope = scope.rpartition("/")[0]
 
     def _equation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
-        constants = [v for v in inputs if isinstance(v, Constant)]
-        if len(constants) == len(inputs):
-            return computed(eqn, constants)
         if all(0 in v.aval.shape for v in eqn.outvars):
             return [Constant(tuple(v.aval.shape)) for v in eqn.outvars]
         name = str(eqn.params.get("name", "")) or eqn.primitive.name

@@ -232,8 +232,9 @@ def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
         values = values[index]
     if values.size == 0 or values.dtype == object:
         return None
-    size = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
-    return -size if float(np.mean(values, dtype=np.float64)) < 0 else size
+    flat = np.ravel(values).astype(np.float64)
+    size = math.sqrt(np.dot(flat, flat) / flat.size)
+    return -size if np.sum(flat) < 0 else size
 
 
 def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
