@@ -144,14 +144,16 @@ class Comparison:
             self.ratio_stderr,
         )  # fmt: skip
         return [
-            (str(axis), str(field), f"{p:.3f}", f"{m:.3f} ± {e:.3f}", f"{r:.3f} ± {s:.3f}")
+            (str(axis), str(field), f"{p:.3f}", _plus_minus(m, e), _plus_minus(r, s))
             for axis, (field, p, m, e, r, s) in enumerate(columns)
         ]
 
     @property
     def _note(self) -> str:
+        images = self.measured.samples
+        count = f"{images} images" if images != 1 else "1 image, so no standard error"
         return (
-            f"pixels; {self.measured.signal} signal, {self.measured.samples} images; total "
+            f"pixels; {self.measured.signal} signal, {count}; total "
             f"variation {self.total_variation:.3f}, Kolmogorov {self.kolmogorov:.3f}; "
             f"{100 * self.inside:.2f} % of the measured map inside the RF"
         )
@@ -246,6 +248,10 @@ def beside(network: Network, predicted: ERF, measured: ERF) -> Comparison:
         kolmogorov=predicted.distance(measured, "kolmogorov"),
         inside=_inside(predicted, measured),
     )
+
+
+def _plus_minus(value: float, error: float) -> str:
+    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"
 
 
 def _over(a: float, b: float) -> float:

@@ -246,7 +246,7 @@ def test_the_default_window_is_the_smallest_that_holds_all_but_1e_12():
 def test_a_crop_is_a_crop(signal):
     net = Chain(Conv(3), Chain(Residual(Conv(3))) * 9, Conv(5, 2))
     whole = exact(net, signal)
-    crop = exact(net, signal, window=(range(-3, 6), 7))
+    crop = exact(net, signal, window=(range(-3, 6), np.int64(7)))
     spot = tuple(
         slice(o - w, o - w + n) for o, w, n in zip(crop.offset, whole.offset, crop.shape)
     )

@@ -370,6 +370,9 @@ def test_prediction_beside_measurement():
     wide = compare(Conv(3), net([signs]), X, cotangent="each")
     assert wide.inside == pytest.approx(9 / 25) and min(wide.ratio) > 1.5
     assert wide.total_variation == pytest.approx(16 / 25)
+    assert " ± " in lines[2] and f"{len(X)} images" in lines[-1]
+    alone = str(compare(Conv(5), net([signs]), X[:1], (0, 2), cotangent="each"))
+    assert "±" not in alone and "nan" not in alone and "1 image, so no standard error" in alone
     with pytest.raises(ValueError, match="network: got 1 axes; takes 2"):
         compare(Chain(Conv(3), ndim=1), F, X)
     with pytest.raises(ValueError, match="function: got an output of .* the network makes"):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor
+from numbers import Integral
 from typing import Any
 
 OUTSIDE = 1e-12  # share of the signal that the default window of a large map leaves out
@@ -67,8 +68,8 @@ def parse(window: Any, ndim: int) -> tuple[Window, ...]:
 def _one(entry: Any, window: Any) -> Window:
     if entry is None:
         return Window()
-    if isinstance(entry, int) and not isinstance(entry, bool) and entry > 0:
-        return Window(pixels=entry)
+    if isinstance(entry, Integral) and not isinstance(entry, bool) and entry > 0:
+        return Window(pixels=int(entry))
     if isinstance(entry, range) and len(entry) and entry.step == 1:
         return Window(span=(entry[0], entry[-1]))
     if isinstance(entry, str):
