@@ -248,6 +248,17 @@ def test_unknown_operators_take_a_rule_and_bad_input_is_one_line(tmp_path):
     assert receptive_field(open_).size == (3, 3)
 
 
+def test_a_module_that_fails_says_so_in_one_line_and_nothing_else(capfd):
+    class Wrong(torch.nn.Module):
+        def forward(self, x):
+            return x @ torch.ones(5, 5)
+
+    with pytest.raises(ValueError, match="module: got one that PyTorch cannot export: ") as caught:
+        from_torch(Wrong(), torch.zeros(1, 3, 8, 8))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_u_net_of_the_threads():
     """Two levels, double 3 × 3, 2 × 2 max pooling and transposed convolution: 44 pixels."""
 

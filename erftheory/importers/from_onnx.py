@@ -126,23 +126,32 @@ def from_torch(
     return from_onnx(proto, hold=hold, rules=rules, spatial_axes=spatial_axes, image=name)
 
 
+# PyTorch's modules that log what the exception says again, with their own traceback
+_LOUD = ("torch._subclasses.fake_tensor", "torch.export._trace")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops what PyTorch's exporter says about itself, whatever the module: operators of packages
-    that are not installed, and a deprecation in its own code."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    """Drops what PyTorch's exporter says beside its result or its exception: operators of packages
+    that are not installed, a deprecation in its own code, its tracebacks."""
 
     def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("torchvision is not installed")
+        return record.name not in _LOUD and not record.getMessage().startswith(
+            "torchvision is not installed"
+        )
 
-    logger.addFilter(wanted)
+    names = ("torch.onnx._internal.exporter._registration", *_LOUD)
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(wanted)
     try:
         with warnings.catch_warnings():
             text = r".*isinstance\(treespec, LeafSpec\)"
             warnings.filterwarnings("ignore", text, FutureWarning)
             yield
     finally:
-        logger.removeFilter(wanted)
+        for logger in loggers:
+            logger.removeFilter(wanted)
 
 
 def _onnx() -> Any:
