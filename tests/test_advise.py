@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,8 @@ from erftheory import (
     Residual,
     Upsample,
     exact,
+    exact_units,
+    from_jax,
     moments,
     receptive_field,
     zoo,
@@ -32,6 +35,8 @@ from erftheory.theory.extents import centres, smallest_fields
 from erftheory.theory.prefixes import deviations
 from erftheory.theory.tiling import tiling
 
+SPEC = ("NHWC", "HWIO", "NHWC")
+
 
 def test_the_published_range_of_resnet50():
     """75 to 427: the README of the RFA toolbox."""
@@ -41,6 +46,49 @@ def test_the_published_range_of_resnet50():
     assert "inside" in str(advice)
     assert advise(zoo.resnet50(), 75).unproductive == ()
     assert advise(zoo.resnet50(), 74).unproductive != ()
+
+
+COVERING = {
+    "strided": Chain(Conv(3), MaxPool(2), Conv(3), MaxPool(2), Conv(3), ndim=1),
+    "wide strides": Chain(Conv(7, 4, padding=2), Conv(3, 3, padding=1), ndim=1),
+    "causal": Chain(Conv(3, padding="causal"), Conv(3, 2, padding="causal"), ndim=1),
+    "valid": Chain(Conv(3, padding="valid"), Conv(5, padding="valid"), ndim=1),
+    "cropped": Chain(Conv(5), ConvTranspose(1, padding=1), ndim=1),
+    "up": Chain(Conv(5, 2), Conv(3), ConvTranspose(3, 2, 1, 1), Conv(3), ndim=1),
+}
+
+
+@pytest.mark.parametrize("name", COVERING)
+def test_the_largest_image_that_a_unit_sees_whole(name):
+    """By the maps of all units, on images of all sizes."""
+    net, found = COVERING[name], 0
+    for n in range(1, receptive_field(net).size[0] + 3):
+        try:
+            maps = [e.map for e in exact_units(net, n, signal="gradient")]
+        except ValueError:  # an image too small for a layer, or a unit that reads none of it
+            continue
+        if any(m[0] and m[-1] for m in maps):
+            found = n
+    advice = advise(net, 4)
+    assert advice.covered == (found,) and found <= advice.feasible[0][1]
+    assert "covers it" not in str(advise(net, found + 1))
+
+
+def test_what_advice_says_of_each_axis_of_outputs_and_of_signed_taps():
+    one = advise(zoo.vgg16(), 200)
+    assert "none sees more than 186 pixels" in one.lines[2]
+    both = advise(zoo.resnet18(), (32, 1000)).lines[2]
+    assert "along axis 0 it is smaller" in both and "along axis 1 it is larger" in both
+    signed = Chain(Conv(3), Conv(3, taps=[-1, 3, -1]), Conv(3), ndim=1)
+    assert "1 of the layers read signed" in advise(signed, 20, signal="gradient").lines[1]
+
+    def heads(x):
+        w = lambda k: jnp.ones((k, k, 1, 1))  # noqa: E731
+        y = jax.lax.conv_general_dilated(x, w(3), (1, 1), "SAME", dimension_numbers=SPEC)
+        return y, jax.lax.conv_general_dilated(y, w(5), (1, 1), "SAME", dimension_numbers=SPEC)
+
+    network = from_jax(heads, jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32))
+    assert "about '1' alone, the last of 2" in advise(network, 16).lines[-1]
 
 
 def ends(graph):
@@ -82,12 +130,28 @@ def test_a_chain_by_hand():
 
 
 def test_the_effective_field_is_spent_by_its_deviation():
-    net = Chain(Conv(3), ndim=1) * 400  # layer k reads 4.406·sqrt(2k/3) pixels
-    spent = advise(Chain(*[Conv(3)] * 100, ndim=1), 20).spent
-    first = min(k for k in range(100) if 4.406 * (2 * k / 3) ** 0.5 >= 20)
-    assert len(spent) == 100 - first
-    assert len(advise(net, 20).layers) == 1  # beyond 300 a repetition is one entry
-    assert advise(net, 20).feasible == ((2, 801),)
+    # layer k reads a Gaussian of variance 2k/3; pixels above 4.55 % of its peak, as a cube's side
+    for ndim, side in ((1, 4.972), (2, 4.406), (3, 4.007)):
+        spent = advise(Chain(*[Conv(3)] * 100, ndim=ndim), 20).spent
+        first = min(k for k in range(100) if side * (2 * k / 3) ** 0.5 >= 20)
+        assert len(spent) == 100 - first
+    deep = exact(Chain(Conv(3), ndim=1) * 600)
+    assert deep.size() == pytest.approx(4.972 * deep.std[0], rel=0.02)
+
+
+@pytest.mark.parametrize("image", [3, 50, 700, 900])
+def test_a_long_repetition_says_what_its_rounds_would(image):
+    repeated = Chain(Conv(5), Chain(Conv(3), ndim=1) * 400)
+    one, each = (advise(net, image) for net in (repeated, Chain(Conv(5), *[Conv(3)] * 400, ndim=1)))
+    (entry,) = (e for e in one.layers if e.rounds)
+    assert entry.rounds == 400 and one.feasible == each.feasible and one.covered == each.covered
+    last = each.layers[-1]
+    assert (entry.smallest, entry.reads) == (last.smallest, last.reads)
+    assert entry.erf == pytest.approx(last.erf) and entry.by_erf == last.by_erf
+    for kind, flag in (("field", "by_field"), ("ERF", "by_erf")):
+        first = next((k for k, e in enumerate(each.layers) if getattr(e, flag)), None)
+        if first and getattr(entry, flag):
+            assert f"by the {kind} from round {first}" in entry.layer
 
 
 def all_paths(graph, index, rate=1) -> list[int]:

@@ -6,8 +6,7 @@ fields alive (Richter et al.); by the effective receptive field, on the influenc
 
 Source: Richter, Byttner, Krumnack, Schallner, Shenk, "(Input) Size Matters for CNN Classifiers",
 ICANN 2021; Richter, Schöning, Wiedenroth, Krumnack, "Should You Go Deeper?", ICMLA 2021
-(arXiv:2106.12307). The rule is that of their toolbox: a layer is unproductive if the image is no
-larger than the smallest receptive field of each of its inputs, and smaller than its own.
+(arXiv:2106.12307).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 
@@ -23,35 +21,14 @@ from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Builder, Concat, Graph, GraphNetwork, Loop, Sum
 from erftheory.network.imported import aligned_corners
-from erftheory.network.layers import Layer
-from erftheory.theory.extents import centres, smallest_fields
-from erftheory.theory.interval import receptive_field
-from erftheory.theory.moments import moments
-from erftheory.theory.prefixes import deviations
+from erftheory.theory.extents import centres
+from erftheory.theory.interval import ReceptiveField, receptive_field
+from erftheory.theory.lowering import build
 from erftheory.theory.reading import INITS, prepare
 from erftheory.theory.support import has_gaps, holes
+from erftheory.theory.unproductive import Entry, entries, gaussian_side, opened
 
-GAUSSIAN_SIDE = 4.406  # std to side of the square above 4.55 % of the peak, for a Gaussian in 2-D
-MOST_COPIES = 300  # iterations of a repetition looked at one by one; beyond, it is one entry
 LONGEST = 2**20  # input pixels of a line (with up-sampling: of a map) that is searched for holes
-
-Size = tuple[int | float | Fraction, ...]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A layer: its own smallest field, the smallest of its inputs, and the ERF size it reads.
-
-    All in input pixels, one entry an axis; ERF size is 4.406 std of the widest input.
-    """
-
-    name: str
-    layer: str
-    smallest: Size
-    reads: Size
-    erf: Size
-    by_field: bool
-    by_erf: bool
 
 
 @dataclass(frozen=True)
@@ -61,9 +38,12 @@ class Advice:
     Attributes:
       layers: every layer with a kernel, in the order of the graph.
       unproductive: those that read fields as large as the image, by the smallest field.
-      spent: those that read an effective field (4.406 std) as large as the image.
-      feasible: (smallest, largest) image an axis: below, some layer is unproductive; above, no
-        unit sees the whole image.
+      spent: those that read an effective field (the side of a Gaussian, `gaussian_side`) as large
+        as the image.
+      feasible: (smallest, largest) image an axis, by sizes alone, as in the toolbox: below, some
+        layer sees all of that axis before it; above, no field is large enough.
+      covered: the largest image an axis that the field of some unit covers, which may be less than
+        the largest feasible one: units stand a stride apart. 0 where no field begins at a rim.
       lines: the findings, one line each.
     """
 
@@ -71,6 +51,7 @@ class Advice:
     signal: str
     layers: tuple[Entry, ...] = field(repr=False)
     feasible: tuple[tuple[float, float], ...]
+    covered: tuple[int, ...]
     lines: tuple[str, ...]
 
     @property
@@ -107,9 +88,9 @@ def advise(
       ValueError: an argument out of range, or a global operation before the end.
     """
     check_network("network", network)
-    entries = per_axis("image", image)
+    given = per_axis("image", image)
     graph = network.graph
-    sizes = entries if isinstance(entries, tuple) else (entries,) * graph.ndim
+    sizes = given if isinstance(given, tuple) else (given,) * graph.ndim
     if len(sizes) != graph.ndim:
         raise ValueError(f"image: got {image!r}; takes an integer or {graph.ndim}, one an axis")
     sizes = tuple(integer("image", n) for n in sizes)
@@ -118,84 +99,47 @@ def advise(
             "network: got a global operation, which sees every image whole; takes a network up to "
             'its last feature map, see until(), or one read with hold="global"'
         )
-    opened = _opened(graph)
     one_of("signal", signal, ("variance", "gradient"))
     one_of("init", init, INITS)
-    layers = _layers(opened, sizes, signal, init)
-    largest = receptive_field(network).size
+    layers = entries(opened(graph), sizes, signal, init)
+    whole = receptive_field(network)
     feasible = tuple(
         (
             float(max([1, *(min(e.reads[a], e.smallest[a] - 1) + 1 for e in layers)])),
-            float(largest[a]),
+            float(whole.size[a]),
         )
         for a in range(graph.ndim)
     )
+    phases = build(network, "gradient").phases
+    covered = tuple(_covered(whole, phases[a], a) for a in range(graph.ndim))
+    outputs: tuple[str, ...] = getattr(network, "outputs", ())
     lines = [
         _field_line(layers, sizes),
         _erf_line(layers, sizes, signal),
-        _range_line(feasible, sizes),
+        _range_line(feasible, covered, sizes),
         *_hole_lines(network),
         *_aligned_lines(graph),
     ]
-    return Advice(sizes, signal, layers, feasible, tuple(lines))
+    if len(outputs) > 1:
+        lines.append(
+            f"outputs: this is about {outputs[-1]!r} alone, the last of {len(outputs)}; "
+            f"network.until({outputs[0]!r}) is another"
+        )
+    return Advice(sizes, signal, layers, feasible, covered, tuple(lines))
 
 
-def _opened(graph: Graph) -> Graph:
-    """Repetitions as copies, as long as they are few; a copy's layers have the name with [i]."""
-    builder = Builder(graph.ndim)
+def _covered(field: ReceptiveField, phases: int, axis: int) -> int:
+    """The largest n with a unit whose field holds pixels 0 to n − 1.
 
-    def append(part: Graph, source: int, scope: str) -> int:
-        place = [source]
-        for node in part.nodes[1:]:
-            reads, op = tuple(place[i] for i in node.inputs), node.op
-            name = f"{scope}/{node.name}".strip("/")
-            if isinstance(op, Loop) and op.times <= MOST_COPIES:
-                at = reads[0]
-                for i in range(op.times):
-                    at = append(op.graph, at, f"{name}[{i}]")
-                place.append(at)
-                continue
-            if isinstance(op, Sum) and op.fork is not None:
-                op = Sum(op.gain, place[op.fork])
-            place.append(builder.add(op, reads, name))
-        return place[-1]
-
-    return builder.finish(append(graph, 0, ""))
-
-
-def _layers(
-    graph: Graph, image: tuple[int, ...], signal: str, init: str | None
-) -> tuple[Entry, ...]:
-    builder = Builder(graph.ndim)
-    builder.nodes = list(graph.nodes)
-    smallest = smallest_fields(graph)
-    known: dict[int, Size] = {
-        i: tuple(GAUSSIAN_SIDE * s for s in std)
-        for i, std in enumerate(deviations(graph, signal, init))
-        if std is not None
-    }
-
-    def erf(index: int) -> Size:
-        while (op := graph.nodes[index].op) and isinstance(op, Layer) and not op.step(graph.ndim):
-            index = graph.nodes[index].inputs[0]  # it acts on every pixel alone
-        if index not in known:
-            part = GraphNetwork(builder.finish(index))
-            known[index] = tuple(GAUSSIAN_SIDE * s for s in moments(part, signal, init).std)
-        return known[index]
-
-    found = []
-    for index, node in enumerate(graph.nodes):
-        spatial = isinstance(node.op, Layer) and node.op.step(graph.ndim) is not None
-        if not spatial and not isinstance(node.op, Loop):
-            continue
-        before = node.inputs[0]
-        own, reads, wide = smallest[index], smallest[before], erf(before)
-        label = f"repeated {node.op.times} times" if isinstance(node.op, Loop) else repr(node.op)
-        by_field = all(n <= r for n, r in zip(image, reads))
-        by_field = by_field and all(n < r for n, r in zip(image, own))
-        by_erf = all(n <= e for n, e in zip(image, wide))
-        found.append(Entry(node.name or "layer", label, own, reads, wide, by_field, by_erf))
-    return tuple(found)
+    The fields of units of one phase begin at −padding and whole periods after it.
+    """
+    period = field.stride[axis] * phases
+    found = [
+        int(f.size[axis] - f.padding[axis] % period)
+        for f in field.phases
+        if f.size[axis] and f.padding[axis] >= 0
+    ]
+    return max([0, *found])
 
 
 def _times(values) -> str:
@@ -228,34 +172,51 @@ def _field_line(layers: tuple[Entry, ...], image: tuple[int, ...]) -> str:
     return (
         f"receptive field: {len(found)} of {len(layers)} layers are unproductive at "
         f"{_times(image)} pixels ({_some(found)}): even the path that sees least has seen "
-        f"{_times(found[0].reads)} pixels before; drop them, or use fewer strides or larger images"
+        f"{_times(found[0].reads)} pixels before{' the last round' if found[0].rounds else ''}; "
+        "drop them, or use fewer strides or larger images"
     )
 
 
 def _erf_line(layers: tuple[Entry, ...], image: tuple[int, ...], signal: str) -> str:
     found = [e for e in layers if e.by_erf]
+    side = f"{gaussian_side(len(image)):.4g} std, {signal}"
+    known = [e for e in layers if not any(map(math.isnan, e.erf))]
+    none = len(layers) - len(known)
+    note = f"; {none} of the layers read signed signals without a deviation" if none else ""
+    if not found and not known and none:
+        return f"effective receptive field: not judged, {signal}s of signed taps have no deviation"
     if not found:
-        widest = max(layers, key=lambda e: max(e.erf), default=None)
+        widest = max(known, key=lambda e: max(e.erf), default=None)
         size = _times(widest.erf) if widest else "0"
         return (
-            f"effective receptive field: at most {size} pixels (4.406 std, {signal}) are read, "
-            f"less than the image of {_times(image)}; depth still adds context"
+            f"effective receptive field: at most {size} pixels ({side}) are read, "
+            f"less than the image of {_times(image)}; depth still adds context{note}"
         )
     return (
         f"effective receptive field: {len(found)} of {len(layers)} layers ({_some(found)}) read "
-        f"one of {_times(found[0].erf)} pixels or more (4.406 std, {signal}), as large as the "
-        "image; what they add is no context, remove them first"
+        f"one as large as the image ({_times(found[0].erf)} pixels, {side}); "
+        f"what they add is no context, remove them first{note}"
     )
 
 
-def _range_line(feasible, image: tuple[int, ...]) -> str:
+def _range_line(feasible, covered: tuple[int, ...], image: tuple[int, ...]) -> str:
     low, high = ([f[side] for f in feasible] for side in (0, 1))
     text = f"feasible images: {_times(low)} to {_times(high)} pixels"
-    if any(n < f for n, f in zip(image, low)):
-        return text + "; this one is smaller: some layers are unproductive, enlarge it"
-    if any(n > f for n, f in zip(image, high)):
-        return text + "; this one is larger: no unit sees all of it, go deeper or add strides"
-    return text + "; this one is inside: every layer adds context, some unit sees all"
+    said: dict[str, list[int]] = {}
+    for axis, (n, least, most, whole) in enumerate(zip(image, low, high, covered)):
+        if n < least:
+            what = "smaller: some layers see all of it before they begin, enlarge it"
+        elif n > most:
+            what = "larger: no unit sees all of it, go deeper or add strides"
+        elif n > whole:
+            what = f"inside, but units stand a stride apart and none sees more than {whole} pixels"
+        else:
+            what = "inside: every layer adds context, the field of some unit covers it"
+        said.setdefault(what, []).append(axis)
+    if len(said) == 1:
+        return f"{text}; this one is {next(iter(said))}"
+    axes = (f"along axis {', '.join(map(str, a))} it is {what}" for what, a in said.items())
+    return "; ".join([text, *axes])
 
 
 def _hole_lines(network: Network) -> list[str]:
@@ -324,11 +285,15 @@ def _merges(graph: Graph, scope: str, found: list[tuple[str, list[float]]]) -> N
     def centre(index: int) -> tuple[float, ...]:
         if index not in known:  # up-sampling: units differ
             field = receptive_field(GraphNetwork(builder.finish(index)))
-            rows = zip(*(p.center for p in field.phases if not any(map(math.isnan, p.center))))
-            # output u of a finer grid lies at u·rate: only the way from there counts
-            counts = len(field.phases) ** (1 / graph.ndim)
-            own = [(counts - 1) / 2 * float(r) for r in field.stride]
-            known[index] = tuple(sum(c) / len(c) - o for c, o in zip(rows, own))
+            # output u of a finer grid lies at u·stride: only the way from there counts
+            rows = zip(
+                *(
+                    [(ahead - back) / 2 for back, ahead in zip(p.lookback, p.lookahead)]
+                    for p in field.phases
+                    if p.lookback
+                )
+            )
+            known[index] = tuple(float(sum(way) / len(way)) for way in rows)
         return known[index]
 
     for node in graph.nodes:
