@@ -25,7 +25,7 @@ from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import flatten
 from erftheory.theory.interval import receptive_field
-from erftheory.theory.pulling import Signal, pull
+from erftheory.theory.pulling import Signal, Unreached, pull
 from erftheory.theory.reading import INITS
 from erftheory.theory.walk import SIGNALS
 
@@ -176,7 +176,7 @@ class _Grid:
         elif own_rims(self.network.graph) and (lost is None or abs(lost) > 1e-9):
             error = ErrorBound("approximation", math.inf, RIMS)
         if total <= 0 and not self.signed:
-            raise ValueError(f"unit: got {unit}, which no input reaches; takes a connected unit")
+            raise Unreached(f"unit: got {unit}, which no input reaches; takes a connected unit")
         if self.root:
             parts = [np.sqrt(part) for part in parts]
         forms: dict[str, Any] = {"marginals": parts} if found.product else {"map": parts[0]}

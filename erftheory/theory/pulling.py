@@ -16,6 +16,10 @@ from erftheory.theory import grid_layers as layers
 from erftheory.theory.grid_graph import Flat, Port, edges, squares
 
 
+class Unreached(ValueError):
+    """No input pixel reaches a unit."""
+
+
 @dataclass
 class Signal:
     """A batch of maps, divided by the mass on the plane: lines an axis (units, n), or one array.
@@ -81,7 +85,7 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
     inputs = flat.nodes[0].channels
     parts = [_gained(known[0, g], c) for g, c in enumerate(inputs) if (0, g) in known]
     if not parts:
-        raise ValueError("unit: got one which no input reaches; takes a connected unit")
+        raise Unreached("unit: got one which no input reaches; takes a connected unit")
     return _added(parts)
 
 
@@ -154,4 +158,7 @@ def _added(parts: list[Signal]) -> Signal:
 
 def _least(matrix: layers.Matrix) -> float:
     """Log of the least weight of a matrix; 0 where it is the identity, or has none."""
-    return 0.0 if matrix is None else math.log(float(np.abs(matrix.data).min(initial=1.0)))
+    if matrix is None:
+        return 0.0
+    found = np.abs(matrix.data[matrix.data != 0])  # signed taps that meet on a ring may cancel
+    return math.log(float(found.min(initial=1.0)))

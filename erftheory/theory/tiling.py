@@ -2,7 +2,7 @@
 
 An output unit is right where the tile holds all that it reads, of the input and of every map on the
 way (needed.py). The largest over all output phases is the exact margin; the effective receptive
-field says how much less is enough for a given share of the influence.
+field says how much less is enough for a given share of the influence (influence.py).
 """
 
 from __future__ import annotations
@@ -10,25 +10,17 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import product
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from erftheory.measures import check_share
-from erftheory.network.arguments import integer, per_axis
+from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.imported import aligned_corners
 from erftheory.theory.grid_graph import flatten
+from erftheory.theory.influence import Influence, Sides, grown, up
 from erftheory.theory.lowering import build
-from erftheory.theory.marginal import Marginal
 from erftheory.theory.needed import rates, reads
-from erftheory.theory.reading import prepare
-from erftheory.theory.walk import Walk
-
-PHASES = 64  # output phases up to which all are looked at; beyond, those of the diagonal
-
-Sides = tuple[tuple[int, int], ...]  # input pixels (before, after) an axis
+from erftheory.theory.reading import INITS
 
 
 @dataclass(frozen=True)
@@ -36,10 +28,12 @@ class Margins:
     """What a tile must hold around the outputs that are kept, input pixels, one entry an axis.
 
     Attributes:
-      needed: (before, after) as the field says.
+      needed: (before, after) as the field says; of effective margins, the margin.
       margin: the same rounded up to the grid, and the `core` of a tile that is left for output.
       efficiency: share of the tile's pixels that is output.
-      valid: indices of the tile's output that are right, (first, last + 1) an axis.
+      valid: indices of the tile's output that are right, (first, last + 1) an axis; of several
+        outputs, those of the last.
+      lost: the largest share of the influence that a kept output loses, found in the corners.
       tiles: number of tiles for the image, if one was given.
     """
 
@@ -48,6 +42,7 @@ class Margins:
     core: tuple[int, ...]
     efficiency: float
     valid: Sides
+    lost: float = 0.0
     tiles: int | None = None
 
 
@@ -58,7 +53,8 @@ class Tiling:
     Attributes:
       tile: input pixels of a tile, and `grid`, the pixels that tiles and steps are multiples of.
       exact: margins with which tiles give the whole image's output (the receptive field).
-      effective: those that keep `mass` of the influence, or more, at every output.
+      effective: those with which every kept output of a tile has `mass` of the influence, or more,
+        that it has in the whole image.
     """
 
     tile: tuple[int, ...]
@@ -108,9 +104,12 @@ def tiling(
 ) -> Tiling:
     """The overlap that tiled inference needs, by the receptive field and by the ERF.
 
+    A network with several outputs gets margins that are enough for each of them.
+
     Args:
       tile: input pixels of a tile, an int or one an axis.
-      mass: share of the influence that every kept output must find inside its tile.
+      mass: share of the influence that every kept output must have when the network runs on the
+        tile: 1 − Σ|g − g_tile| / Σ|g|, with what leaves the tile at any layer lost.
       signal, init: of the ERF, as for `exact` ("variance" or "gradient").
       image: input pixels of the image, to count tiles.
 
@@ -126,31 +125,90 @@ def tiling(
             "network: got interpolation with aligned corners, whose places depend on the size of "
             "the map, so that no overlap makes tiles agree; takes align_corners=False"
         )
-    walk = build(network, "gradient")  # says what is wrong with a global operation
-    ndim = walk.ndim
-    grid = tuple(max(1, j * p // f) for j, p, f in zip(walk.jump, walk.phases, walk.fine))
-    sizes = _sizes("tile", tile, ndim)
-    whole = None if image is None else _sizes("image", image, ndim)
+    one_of("signal", signal, ("variance", "gradient"))
+    one_of("init", init, INITS)
+    outputs: tuple[str, ...] = getattr(network, "outputs", ())
+    parts = [network.until(name) for name in outputs] if len(outputs) > 1 else [network]
+    walks = [build(part, "gradient") for part in parts]  # one line for a global operation
+    grids = [
+        tuple(max(1, j * p // f) for j, p, f in zip(w.jump, w.phases, w.fine)) for w in walks
+    ]
+    grid = tuple(math.lcm(*axis) for axis in zip(*grids))
+    sizes = _sizes("tile", tile, len(grid))
+    whole = None if image is None else _sizes("image", image, len(grid))
     for axis, (n, g) in enumerate(zip(sizes, grid)):
         if n % g:
             raise ValueError(
                 f"tile: got {n} on axis {axis}; takes a multiple of {g}, the pixels after which "
                 "the network repeats"
             )
-    rate = network.graph.rate
-    fields = _field_margins(network, walk, sizes)
-    influence = _mass_margins(network, prepare(network, signal, init), mass, signal, init, rate)
-    exact = _margins(fields, sizes, grid, rate, whole)
+    fields, found = [], []
+    for part, walk, own in zip(parts, walks, grids):
+        fields.append(_field_margins(part, sizes, own, walk.phases))
+        found.append(Influence(part, signal, init, fields[-1], own, walk.phases))
+    field = _largest(fields)
+    exact = _margins(field, sizes, grid, network.graph.rate, whole)
+    # what the plane's map has beyond a margin is lost in any case, so no margin is smaller
+    reach = _largest([influence.reach(1 - mass) for influence in found])
     # rounding a tail bound may not ask for more than the field holds
-    least = tuple(tuple(map(min, a, b)) for a, b in zip(influence, fields))
-    effective = _margins(least, sizes, grid, rate, whole)  # pyright: ignore[reportArgumentType]
+    least = tuple((min(a, b), min(c, d)) for (a, c), (b, d) in zip(reach, field))
+    effective = _effective(found, field, least, sizes, grid, 1 - mass)
     if effective is None:
-        wanted = [sum(_up(m, g) for m in side) + g for side, g in zip(least, grid)]
+        wanted = _enough(found, field, least, grid, 1 - mass)
         raise ValueError(
             f"tile: got {_times(sizes)}; takes at least {_times(wanted)} pixels for {mass:g} of "
             f"the {signal} signal"
         )
-    return Tiling(sizes, grid, mass, signal, exact, effective)
+    needed, lost = effective
+    margins = _margins(needed, sizes, grid, network.graph.rate, whole)
+    assert margins is not None
+    return Tiling(sizes, grid, mass, signal, exact, replace(margins, lost=lost))
+
+
+def _largest(sides: list[Sides]) -> Sides:
+    return tuple((max(a for a, _ in axis), max(b for _, b in axis)) for axis in zip(*sides))
+
+
+def _wider(least: Sides, field: Sides, grid: tuple[int, ...]) -> tuple[Callable[[int], Sides], int]:
+    """Margins on the grid by steps beyond the least, up to the field's, and how many steps."""
+    ends = [[(up(a, g), up(b, g)) for a, b in zip(*s)] for *s, g in zip(least, field, grid)]
+
+    def wider(steps: int) -> Sides:
+        rows = ([min(low + steps * g, high) for low, high in s] for s, g in zip(ends, grid))
+        return tuple((before, after) for before, after in rows)
+
+    most = max((high - low) // g for s, g in zip(ends, grid) for low, high in s)
+    return wider, most
+
+
+def _effective(
+    found: list[Influence], field: Sides, least: Sides, tile, grid, share: float
+) -> tuple[Sides, float] | None:
+    """The first margins from the least on with which a tile loses no more than `share`."""
+    wider, most = _wider(least, field, grid)
+
+    def lost(steps: int) -> float | None:
+        margin = wider(steps)
+        if any(n - sum(sides) < 1 for n, sides in zip(tile, margin)):
+            return None
+        return 0.0 if steps == most else max(part.lost(tile, margin) for part in found)
+
+    best = grown(lost, share, most)
+    return best and (wider(best[0]), best[1])
+
+
+def _enough(found: list[Influence], field: Sides, least: Sides, grid, share: float) -> list[int]:
+    """The smallest tile that leaves output."""
+    wider, most = _wider(least, field, grid)
+    size = lambda steps: [sum(m) + g for m, g in zip(wider(steps), grid)]  # noqa: E731
+
+    def lost(steps: int) -> float:
+        tile = tuple(size(steps))
+        return 0.0 if steps == most else max(part.lost(tile, wider(steps)) for part in found)
+
+    best = grown(lost, share, most)
+    assert best is not None
+    return size(best[0])
 
 
 def _sizes(name: str, value, ndim: int) -> tuple[int, ...]:
@@ -161,18 +219,8 @@ def _sizes(name: str, value, ndim: int) -> tuple[int, ...]:
     return tuple(integer(name, n) for n in sizes)
 
 
-def _cell(index: int, rate) -> tuple[int, int]:
-    """First and last input pixel of an output unit's own cell."""
-    first = math.floor(index * rate)
-    return first, max(first, math.ceil((index + 1) * rate) - 1)
-
-
-def _phases(walk: Walk):
-    return product(*(range(count) for count in walk.phases))
-
-
-def _field_margins(network: Network, walk: Walk, tile: tuple[int, ...]) -> Sides:
-    """How far what a unit reads of any map sticks out of its own cell, in input pixels.
+def _field_margins(network: Network, tile: tuple[int, ...], grid, phases) -> Sides:
+    """How far what the units of one period read, of any map, sticks out of that period's pixels.
 
     Maps of a tile end where their layers' paddings let them, `over` pixels beyond the tile's share.
     """
@@ -181,63 +229,20 @@ def _field_margins(network: Network, walk: Walk, tile: tuple[int, ...]) -> Sides
     except ValueError as wrong:
         raise ValueError(str(wrong).replace("image:", "tile:", 1)) from None
     sides = []
-    for axis, n in enumerate(tile):
+    for axis, (n, g) in enumerate(zip(tile, grid)):
         before, after, scale = 0, 0, rates(flat, axis)
-        for phase in range(walk.phases[axis]):
-            first, last = _cell(phase, scale[-1])
+        for phase in range(phases[axis]):
             for node, rate, span in zip(flat.nodes, scale, reads(flat, axis, phase)):
                 if span is not None:
                     over = node.shape[axis] - n / rate
-                    before = max(before, math.ceil(first - span[0] * rate))
-                    after = max(after, math.ceil((span[1] + 1 - over) * rate) - 1 - last)
+                    before = max(before, math.ceil(-span[0] * rate))
+                    after = max(after, math.ceil((span[1] + 1 - over) * rate) - g)
         sides.append((before, after))
     return tuple(sides)
 
 
-def _mass_margins(network: Network, walk: Walk, mass: float, signal, init, rates) -> Sides:
-    """Each side of each axis may lose an equal part of 1 − mass: together no more than that."""
-    share = (1 - mass) / (2 * walk.ndim)
-    if not walk.restricted and not walk.signed:
-        rows = []
-        for axis, rate in enumerate(rates):
-            first, last = Marginal(walk.axis(axis), None).window(share)
-            own = _cell(0, rate)
-            rows.append((max(0, own[0] - first), max(0, last - own[1])))
-        return tuple(rows)
-    return _phase_margins(network, walk, share, signal, init, rates)
-
-
-def _phase_margins(network: Network, walk: Walk, share: float, signal, init, rates) -> Sides:
-    from erftheory.theory.exact import exact
-
-    sides = [[0, 0] for _ in rates]
-    every = math.prod(walk.phases) <= PHASES
-    diagonal = (tuple(i % p for p in walk.phases) for i in range(max(walk.phases)))
-    for phase in _phases(walk) if every else diagonal:
-        erf = exact(network, signal, init, unit=phase)
-        for axis, (line, start) in enumerate(zip(erf.marginals, erf.offset)):
-            first, last = _cell(phase[axis], rates[axis])
-            before, after = _window(np.abs(line), share)
-            found = first - (start + before), start + after - last
-            sides[axis] = [max(a, b) for a, b in zip(sides[axis], found)]
-    return tuple((before, after) for before, after in sides)
-
-
-def _window(line: np.ndarray, share: float) -> tuple[int, int]:
-    """First and last index of the smallest window that leaves out at most `share` on each side."""
-    share = share * float(line.sum())
-    count: Callable[[np.ndarray], int] = lambda x: int(  # noqa: E731
-        np.searchsorted(np.cumsum(x), share, side="right")
-    )
-    return count(line), len(line) - 1 - count(line[::-1])
-
-
-def _up(value: int, grid: int) -> int:
-    return -(-value // grid) * grid
-
-
 def _margins(needed: Sides, sizes, grid, rates, whole) -> Margins | None:
-    margin = tuple((_up(b, g), _up(a, g)) for (b, a), g in zip(needed, grid))
+    margin = tuple((up(b, g), up(a, g)) for (b, a), g in zip(needed, grid))
     core = tuple(n - b - a for n, (b, a) in zip(sizes, margin))
     if min(core) < 1:
         return None
@@ -249,7 +254,7 @@ def _margins(needed: Sides, sizes, grid, rates, whole) -> Margins | None:
             1 if w <= n else 1 + -(-(w - n) // c) for w, n, c in zip(whole, sizes, core)
         )
     share = math.prod(c / n for c, n in zip(core, sizes))
-    return Margins(needed, margin, core, share, valid, tiles)
+    return Margins(needed, margin, core, share, valid, tiles=tiles)
 
 
 def _times(values) -> str:
@@ -258,9 +263,10 @@ def _times(values) -> str:
 
 def _line(m: Margins) -> str:
     sides = _times(f"{before}+{after}" for before, after in m.margin)
-    raw = _times(f"{before}+{after}" for before, after in m.needed)
-    count = "" if m.tiles is None else f", {m.tiles} tiles"
+    raw = "" if m.needed == m.margin else _times(f"{b}+{a}" for b, a in m.needed)
+    count = f", loses up to {m.lost:.2g}" if m.lost else ""
+    count += "" if m.tiles is None else f", {m.tiles} tiles"
     return (
-        f"margin {sides} pixels before+after (needed {raw}), step {_times(m.core)}, "
+        f"margin {sides} pixels before+after{raw and f' (needed {raw})'}, step {_times(m.core)}, "
         f"{100 * m.efficiency:.1f} % of a tile is output{count}"
     )

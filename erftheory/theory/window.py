@@ -68,7 +68,7 @@ def parse(window: Any, ndim: int) -> tuple[Window, ...]:
 def _one(entry: Any, window: Any) -> Window:
     if entry is None:
         return Window()
-    if isinstance(entry, Integral) and not isinstance(entry, bool) and entry > 0:
+    if isinstance(entry, Integral) and not isinstance(entry, bool) and int(entry) > 0:
         return Window(pixels=int(entry))
     if isinstance(entry, range) and len(entry) and entry.step == 1:
         return Window(span=(entry[0], entry[-1]))
