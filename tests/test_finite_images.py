@@ -213,3 +213,34 @@ def test_an_inner_layer_keeps_the_gates(image):
     np.testing.assert_allclose(whole.map, alone.map, rtol=1e-12)
     linear = exact(Chain(pool, Conv(3), pool, pool, Conv(3), pool, ndim=1), **options)
     assert abs(whole.std[0] / linear.std[0] - 1) > 0.01  # ReLU forgets half of what pools correlate
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_shortcuts_that_crop_or_shift_are_read_on_an_image(cut, times):
+    """x[2:] + conv(x) of WaveNets with valid convolutions, against the whole covariance."""
+    n, taps = 30, 3
+
+    def model(x):
+        for i in range(times):
+            y = jax.lax.conv_general_dilated(x, jnp.ones((taps, 1, 1)), (1,), "VALID",
+                                             dimension_numbers=("NHC", "HIO", "NHC"))  # fmt: skip
+            if cut == 2:
+                x = y + x[:, 2:]
+            else:  # to the left by more than the kernel, zeros behind
+                x = y + jnp.pad(x, ((0, 0), (0, cut), (0, 0)))[:, cut:][:, : n - 2 * i - 2]
+        return x
+
+    network = from_jax(model, jax.ShapeDtypeStruct((1, n, 1), jnp.float32))
+    size = n - 2 * times
+    covariance = np.zeros((size, size))
+    covariance[size // 2, size // 2] = 1
+    for i in reversed(range(times)):
+        m = n - 2 * i
+        moves = [np.eye(m - 2, m, k) for k in range(taps)]
+        skip = np.eye(m - 2, m, cut)
+        # one channel, he: each of the taps has variance 1 / 3
+        covariance = sum(t.T @ covariance @ t for t in moves) / taps + skip.T @ covariance @ skip
+    found = exact(network, image=n, init="lecun")
+    assert found.error.kind != "approximation"
+    assert found.map == pytest.approx(np.diag(covariance) / np.trace(covariance), abs=1e-13)

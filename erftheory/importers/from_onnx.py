@@ -6,7 +6,7 @@ import ast
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,9 +26,12 @@ from erftheory.importers.signals import (
     Unreadable,
     Value,
 )
+from erftheory.importers.windows import SpatialAxes, slid_over
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.network.imported import ImportedNetwork
+
+WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 
 
 def from_onnx(
@@ -43,8 +46,8 @@ def from_onnx(
 
     Args:
       model: path of a file, or an `onnx.ModelProto`.
-      spatial_axes: dimensions of the image that are pixels; None is all from the third on (N, C,
-        then pixels), as ONNX's convolutions have them.
+      spatial_axes: dimensions of the image that are pixels; None is those that the first
+        convolution or pooling slides over, and in a model without any all from the third on.
       image: name of the input; None is the only one.
       shape: sizes of the input, where the model leaves some of them open.
       hold, rules: as in `from_jax`; rules are by operator type, "identity" or a `Network`.
@@ -67,13 +70,18 @@ def from_onnx(
         raise ValueError(f"image: got None for a model of inputs {names}; takes one of them")
     name: str = one_of("image", names[0] if image is None else image, names)
     sizes = _shape(next(v for v in inputs if v.name == name), shape)
-    axes = tuple(range(2, len(sizes))) if spatial_axes is None else tuple(spatial_axes)
+
+    def read(axes: Sequence[int], search: bool = False) -> _Reader:
+        reader = _Reader(onnx, proto, Assembler(len(axes), hold), dict(rules or {}), search)
+        reader.values[name] = _image(sizes, axes)
+        reader.run()
+        return reader
+
+    axes = _slid_over(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
     if not 1 <= len(axes) <= 3 or not all(0 <= a < len(sizes) for a in axes):
-        raise ValueError(f"spatial_axes: got {axes}; takes 1 to 3 dimensions of {sizes}")
-    assembler = Assembler(len(axes), hold)
-    reader = _Reader(onnx, proto, assembler, dict(rules or {}))
-    reader.values[name] = _image(sizes, axes)
-    reader.run()
+        raise ValueError(f"spatial_axes: got {spatial_axes}; takes 1 to 3 dimensions of {sizes}")
+    reader = read(axes)
+    assembler = reader.assembler
     note_unused(assembler, reader.rules, reader.used)
     outputs = {}
     for out in proto.graph.output:
@@ -199,6 +207,25 @@ def _shape(value: Any, asked: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(n for n in found if n is not None)
 
 
+def _slid_over(read: Callable[..., Any], rank: int) -> tuple[int, ...]:
+    """The dimensions of the image that its first window slides over.
+
+    Every dimension is a candidate until a window says which; where something is done to the
+    channels first, NC… and N…C are, if all the pixels of one are slid over.
+    """
+    for axes in (range(rank), range(2, rank), range(1, rank - 1)):
+        if not axes or (len(axes) < rank and len(axes) > 3):
+            continue
+        try:
+            read(axes, search=True)
+        except SpatialAxes as found:
+            if len(axes) == rank or sorted(found.axes) == list(range(len(axes))):
+                return tuple(axes[a] for a in found.axes)
+        except ValueError:
+            pass
+    return tuple(range(2, rank))
+
+
 def _image(shape: Sequence[int], axes: Sequence[int]) -> Signal:
     dims = []
     for i, n in enumerate(shape):
@@ -212,8 +239,16 @@ def _image(shape: Sequence[int], axes: Sequence[int]) -> Signal:
 class _Reader:
     """Goes through the nodes of a model; `values` and `marks` are by name."""
 
-    def __init__(self, onnx: Any, proto: Any, assembler: Assembler, rules: dict[str, Any]):
+    def __init__(
+        self,
+        onnx: Any,
+        proto: Any,
+        assembler: Assembler,
+        rules: dict[str, Any],
+        search: bool = False,
+    ):
         self.onnx, self.proto, self.assembler, self.rules = onnx, proto, assembler, rules
+        self.search = search
         self.values: dict[str, Value] = {"": Constant(())}
         self.marks: dict[str, int] = {}
         self.used: set[str] = set()
@@ -253,6 +288,8 @@ class _Reader:
             if rule is not None:
                 self.used.add(node.op_type)
                 return self._own(node, rule, inputs)
+            if self.search and node.op_type in WINDOWS and isinstance(inputs[0], Signal):
+                slid_over(inputs[0], range(2, len(inputs[0].dims)))
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
             shapes = ", ".join(str(getattr(v, "shape", "")) for v in inputs)

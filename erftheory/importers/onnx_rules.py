@@ -11,7 +11,7 @@ import numpy as np
 
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
-from erftheory.importers.onnx_movement import MOVEMENT, axes_of, ranked
+from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -74,7 +74,7 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
 
 
 def _binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
-    rank = max(len(v.shape) for v in inputs if not isinstance(v, Global))
+    rank = max((len(v.shape) for v in inputs if not isinstance(v, Global)), default=0)
     values = [ranked(v, rank) for v in inputs]
     pixels = [v for v in values if not isinstance(v, Constant)]
     constants = [v for v in values if isinstance(v, Constant)]
@@ -283,7 +283,9 @@ def _einsum(make, at, inputs):
 
 
 def _batch_norm(make, at, inputs):
-    value, scale, _, _, variance = inputs[:5]
+    value, scale, _, mean, variance = inputs[:5]
+    if isinstance(mean, Global) or isinstance(variance, Global):  # of this very image
+        return _normalised(make, at, inputs)
     rank = len(value.shape) if isinstance(value, Signal) else 4
 
     def get():
@@ -321,10 +323,19 @@ def _softmax(make, at, inputs):
     return make.pointwise(value, "other")
 
 
-def _along(make, at, inputs):
+def _along(kind, make, at, inputs):
     value = inputs[0]
-    if isinstance(value, Signal) and any(spatial(d) for d in value.dims):
-        raise Unreadable("an operator that runs along the whole image")
+    axis = at.get("axis", -1)
+    if kind == "CumSum":
+        axis = int(known(inputs[1], "axis").ravel()[0])
+    if isinstance(value, Signal):
+        if spatial(value.dims[axis]):
+            raise Unreadable("an operator that runs along the whole image")
+        if kind == "TopK":
+            count = int(known(inputs[1], "k").ravel()[0])
+            dims = list(value.dims)
+            dims[axis] = plain(CHANNEL, count)
+            value = make.select(value, tuple(dims))
     return make.pointwise(value, "other")
 
 
@@ -361,6 +372,6 @@ RULES: dict[str, Callable] = {
     "LogSoftmax": _softmax,
     "Clip": _clip,
     "Reciprocal": lambda make, at, inputs: make.inverted(inputs[0]),
-    "CumSum": _along,
-    "TopK": _along,
+    "CumSum": partial(_along, "CumSum"),
+    "TopK": partial(_along, "TopK"),
 }

@@ -51,7 +51,8 @@ def widened(value: Value, other: Constant) -> Value:
     return value if dims == value.dims else replace(value, dims=dims)
 
 
-def _found(signal: Signal, places: Sequence[int]) -> None:
+def slid_over(signal: Signal, places: Sequence[int]) -> None:
+    """Ends the search for spatial axes, where a window slides over array dimensions `places`."""
     axes = tuple(sorted(a.axis for p in places for a in signal.dims[p] if a.axis >= 0))
     if axes and len(axes) <= 3:
         raise SpatialAxes(axes)
@@ -78,7 +79,7 @@ def _conv(
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
     batch, feature, *places = numbers.lhs_spec
     if search:
-        _found(image, places)
+        slid_over(image, places)
     if params["batch_group_count"] != 1:
         raise Unreadable("a convolution with groups of batches")
     kernel = [eqn.invars[1].aval.shape[d] for d in numbers.rhs_spec[2:]]
@@ -174,7 +175,7 @@ def pooling(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Val
     window, strides = params["window_dimensions"], params["window_strides"]
     busy = [i for i, (k, s) in enumerate(zip(window, strides)) if k > 1 or s > 1]
     if search and busy:
-        _found(image, busy)
+        slid_over(image, busy)
     if any(b != 1 for b in params["base_dilation"]):
         raise Unreadable("a pooling of a dilated image")
     rows = [

@@ -198,8 +198,7 @@ def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
             masked = isinstance(node.op, Dropout) and node.op.rate > 0
             kind, key, terms = "masked" if masked else "plain", "still", lambda: still
         else:
-            fixed = node.step is None or node.step.kind == "fixed"
-            kind, key = "fixed" if fixed else "random", index
+            kind, key = _kind(node.step), index
             terms = lambda index=index: flat.terms(index)  # noqa: E731
         for link in node.links:
             port = (node.inputs[link.input], link.source)
@@ -212,6 +211,14 @@ def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
             edge = GridEdge(reads, gain, kind, key, terms, memory=memory, nearly=nearly)
             found.setdefault(port, []).append(edge)
     return found
+
+
+def _kind(step: Step | None) -> str:
+    if step is None:
+        return "fixed"
+    if step.kind == "fixed" and step.kernel.trivial and not (step.up and max(step.stride) > 1):
+        return "plain"  # a crop, a pad, a slice: pixels move together, as in `lowering`
+    return "fixed" if step.kind == "fixed" else "random"
 
 
 def _memory(node: FlatNode, group: int) -> float:
@@ -279,14 +286,14 @@ def _shared(terms: Terms, outputs: bool) -> bool:
 
 def _powers(flat: Flat, source: Port, paths: list[tuple[GridEdge, ...]]) -> GridEdge:
     """One edge from `source` that acts on powers as all `paths` together."""
-    fixed = [e for path in paths for e in path if e.kind == "fixed"]
+    moves = [e for path in paths for e in path if e.key != "still"]
     gains = [math.prod(float(e.gain) for e in path) for path in paths]
     before, memory, nearly = memories(paths[0])
-    if not fixed:
+    if not moves:
         gain = gains[0] if len(paths) == 1 else sum(map(math.sqrt, gains)) ** 2
         still = paths[0][0].terms
         return GridEdge(source, gain, "random", "still", still, None, memory, before, nearly)
-    if len(paths) > 1 or len(fixed) > 1:
+    if len(paths) > 1 or sum(e.kind == "fixed" for e in moves) > 1:
         flat.uneven = True
     # taps of mass 1 as amplitudes: their own Σv² is part of the gain
     own = [math.prod(_power(flat, e) for e in path) for path in paths]
