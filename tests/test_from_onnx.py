@@ -104,6 +104,12 @@ MODULES = {
         Made(lambda m, x: m[0](torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)),
              nn.Conv2d(12, 4, 3, padding=1)),
     ),
+    "corners": (
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+        nn.Conv2d(4, 4, 3, padding=1),
+    ),
+    "largest channels": (Made(lambda m, x: m[0](x).topk(2, 1)[0], down()),),
     "pyramid": (
         Made(lambda m, x: F.interpolate(m[1](m[0](x)), scale_factor=2) + m[0](x), down(),
              nn.Conv2d(4, 4, 3, stride=2, padding=1)),
@@ -246,27 +252,6 @@ def test_unknown_operators_take_a_rule_and_bad_input_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     open_ = from_onnx(model(nodes[:1], w, (1, 3, "h", "w"), "a"), shape=(1, 3, 8, 8))
     assert receptive_field(open_).size == (3, 3)
-
-
-def test_a_module_that_fails_says_so_in_one_line_and_nothing_else():
-    handler = logging.handlers.BufferingHandler(10**6)
-    handler.setLevel(logging.WARNING)
-    known = list(logging.root.manager.loggerDict)  # some pass nothing on to their parents
-    loggers = [logging.getLogger(n) for n in known if n.startswith("torch")]
-
-    class Wrong(torch.nn.Module):
-        def forward(self, x):
-            return x @ torch.ones(5, 5)
-
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        with pytest.raises(ValueError, match="module: got one that PyTorch cannot export: ") as err:
-            from_torch(Wrong(), torch.zeros(1, 3, 8, 8))
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-    assert "\n" not in str(err.value) and not handler.buffer
 
 
 def test_u_net_of_the_threads():

@@ -291,7 +291,7 @@ class Assembler(Pointwise):
         plainly = all(sum(a.axis == CHANNEL for d in s.dims for a in d) <= 1 for s in flat)
         return Signal(node, dims, parts=tuple(parts) if plainly else ())
 
-    def _beside(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Signal:
+    def _beside(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Value:
         """Pieces along an axis of the image: padding by constants or by the image's own rim."""
         values = [self.flush(v) if isinstance(v, Signal) else v for v in values]
         sizes = [0 if isinstance(v, Global) else v.shape[axis] for v in values]
@@ -308,8 +308,11 @@ class Assembler(Pointwise):
         if len(signals) > 1:
             self.note(OWN_PIXELS)
         place = body.dims[axis]
+        if len(place) != 1 and len(signals) == 1 and all(x.axis >= 0 for x in place):
+            self.note("tokens beside the image's pixels (a class token), read as seeing all of it")
+            return Global(body.node, mixed=True)
         if len(place) != 1:
-            raise Unreadable(f"a concatenation along pixels in the layout {body.dims}")
+            raise Unreadable("a concatenation of pixels that are listed in one dimension (tokens)")
         a, before, after = place[0].axis, [0] * self.ndim, [0] * self.ndim
         before[a], after[a] = sum(sizes[:main]), sum(sizes[main + 1 :])
         grown = [body.size(i) for i in range(self.ndim)]

@@ -23,6 +23,8 @@ from erftheory.importers.signals import (
 from erftheory.network.imported import ALIGNED, OWN_PIXELS, RESIZE
 from erftheory.network.layers import Upsample
 
+MIDDLE = 8  # pixels of a map in whose middle linear and cubic interpolation follow their rule
+
 
 def known(value: Value, name: str) -> np.ndarray:
     found = value.get() if isinstance(value, Constant) else None
@@ -91,12 +93,14 @@ def _resize(make, at, inputs):
         if not spatial(value.dims[i]):
             raise Unreadable("a resize along channels")
         axis = value.dims[i][0].axis
+        # a rule is read off the middle of a map, which small ones (of pyramid pools) do not have
+        times = -(-MIDDLE // shape[i]) if shape[i] < MIDDLE and mode != "nearest" else 1
         matrix = interpolation(
-            shape[i], sizes[i], mode, way, rounding, scales[i],
+            shape[i] * times, sizes[i] * times, mode, way, rounding, scales[i],
             antialias=bool(at.get("antialias")), outside=not at.get("exclude_outside"),
             cubic=at.get("cubic_coeff_a", -0.75),
         )  # fmt: skip
-        value = windows.resize(make, value, axis, matrix, label)
+        value = windows.resize(make, value, axis, matrix, label, (sizes[i], shape[i]))
     return value
 
 

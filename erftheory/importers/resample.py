@@ -108,13 +108,16 @@ def _clean(value: float, top: float) -> float:
     return 0.0 if abs(value) <= TOLERANCE * top else float(np.float32(value))
 
 
-def steps(ndim: int, axis: int, matrix: np.ndarray) -> list[tuple[Step, str, int]]:
+def steps(
+    ndim: int, axis: int, matrix: np.ndarray, pixels: tuple[int, int] | None = None
+) -> list[tuple[Step, str, int]]:
     """The rules, one after the other, of a matrix (outputs, inputs) applied along `axis`.
 
     Each comes with its label and with the pixels behind it, which its `after` makes so many.
+    `pixels` are the (outputs, inputs) there are, where the matrix is that of a larger map.
     """
     u, d, first, taps = axis_rule(matrix)
-    outputs, inputs = matrix.shape
+    outputs, inputs = pixels or matrix.shape
 
     def spread(value: int, rest: int) -> tuple[int, ...]:
         return tuple(value if a == axis else rest for a in range(ndim))

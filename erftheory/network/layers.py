@@ -362,8 +362,9 @@ class ConvTranspose(_Window):
 class Upsample(Layer):
     """Up-sampling by an integer factor, "nearest" or "bilinear" (linear in 1-D, trilinear in 3-D).
 
-    On the unbounded plane `align_corners=True` is the limit of large images: output o reads
-    position o / factor.
+    With `align_corners=True` output o of a map of n pixels reads position o·(n − 1)/(factor·n − 1),
+    between o / factor and (factor − 1) / factor before it. On the unbounded plane weights are those
+    at o / factor, and the receptive field has all pixels that are read anywhere on a map.
     """
 
     factor: int | tuple[int, ...]
@@ -390,7 +391,8 @@ class Upsample(Layer):
             taps = (Fraction(1),)
             for row in rows:
                 taps = tuple(a * b for a in taps for b in row)
-            before = tuple((k - f + 1) // 2 for k, f in zip(shape, factor))
+            before = tuple(f - 1 if self.align_corners else (k - f + 1) // 2
+                           for k, f in zip(shape, factor))  # fmt: skip
         after = tuple(k - f - p for k, f, p in zip(shape, factor, before))
         return Step(Kernel(shape, taps), factor, (1,) * ndim, before, after, up=True, kind="fixed")
 
@@ -399,9 +401,13 @@ def _hat(factor: int, align_corners: bool) -> list[Fraction]:
     """Taps of linear interpolation by `factor`: the triangle sampled at the output's pixels.
 
     Output o lies at (o + 1/2)/f − 1/2 of the input (o/f with aligned corners), so with an even
-    factor the triangle is sampled at half-integers and has 2f taps, otherwise 2f − 1.
+    factor the triangle is sampled at half-integers and has 2f taps, otherwise 2f − 1. With aligned
+    corners outputs lie up to (f − 1)/f of a pixel before o/f: f − 1 further outputs read a pixel.
     """
-    if factor % 2 or align_corners:
+    if align_corners:
+        places = range(1 - factor, 2 * factor - 1)
+        return [Fraction(max(0, factor - abs(i)), factor) for i in places]
+    if factor % 2:
         return [Fraction(factor - abs(i), factor) for i in range(1 - factor, factor)]
     return [Fraction(2 * factor - abs(2 * i + 1), 2 * factor) for i in range(-factor, factor)]
 
