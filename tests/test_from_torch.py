@@ -74,6 +74,24 @@ def test_pyramid_pools_are_enlarged_by_the_rule_of_a_larger_map():
     assert receptive_field(network).size[0] == rows[-1] - rows[0] + 1
 
 
+@pytest.mark.parametrize("inside, outside", [(18, 27), (30, 20), (16, 40), (40, 15), (24, 8)])
+def test_corners_aligned_by_broken_factors_read_no_pixel_outside_the_field(inside, outside):
+    """Places o (n − 1) / (m − 1) drift along the map: the field holds them all, and one more."""
+    module = nn.Upsample((outside, outside), mode="bilinear", align_corners=True)
+    network = from_torch(module, torch.zeros(1, 1, inside, inside))
+    fields = receptive_field(network).phases
+    count, spare = math.isqrt(len(fields)), []
+    for o in range(outside):
+        place = o * (inside - 1) / (outside - 1)
+        low, high = math.floor(place + 1e-9), math.ceil(place - 1e-9)
+        field = fields[o % count]  # of the second axis
+        first = o // count * count * inside // outside - field.padding[1]
+        last = first + field.size[1] - 1
+        assert first <= low and high <= last
+        spare.append(field.size[1] - (high - low + 1))
+    assert min(spare) <= 1
+
+
 def test_a_module_that_fails_says_so_in_one_line_and_nothing_else():
     handler = logging.handlers.BufferingHandler(10**6)
     handler.setLevel(logging.WARNING)

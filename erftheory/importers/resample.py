@@ -109,14 +109,24 @@ def _clean(value: float, top: float) -> float:
 
 
 def steps(
-    ndim: int, axis: int, matrix: np.ndarray, pixels: tuple[int, int] | None = None
+    ndim: int,
+    axis: int,
+    matrix: np.ndarray,
+    pixels: tuple[int, int] | None = None,
+    aligned: bool = False,
 ) -> list[tuple[Step, str, int]]:
     """The rules, one after the other, of a matrix (outputs, inputs) applied along `axis`.
 
     Each comes with its label and with the pixels behind it, which its `after` makes so many.
-    `pixels` are the (outputs, inputs) there are, where the matrix is that of a larger map.
+    `pixels` are the (outputs, inputs) there are, where the matrix is that of a larger map. With
+    `aligned` corners outputs lie between o·d/u, where the matrix has them, and 1 − d/u before it:
+    what they read on the way belongs to the field, with weight 0.
     """
     u, d, first, taps = axis_rule(matrix)
+    if aligned and u > d:
+        taps = (*taps, *(0.0,) * (u - d))
+    elif aligned:
+        first, taps = first - (d - u), (*(0.0,) * (d - u), *taps)
     outputs, inputs = pixels or matrix.shape
 
     def spread(value: int, rest: int) -> tuple[int, ...]:

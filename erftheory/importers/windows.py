@@ -28,7 +28,7 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder
-from erftheory.network.imported import RESIZE, Spatial
+from erftheory.network.imported import ALIGNED, RESIZE, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import AvgPool, MaxPool, Step
 
@@ -296,7 +296,7 @@ def resize(
     """An axis of the image times a matrix (outputs, inputs); `pixels` as in `resample.steps`."""
     found = value
     sizes = [value.size(a) for a in range(make.ndim)]
-    for rule, kind, size in steps(make.ndim, axis, matrix, pixels):
+    for rule, kind, size in steps(make.ndim, axis, matrix, pixels, label == ALIGNED):
         sizes[axis] = size
         kind = label if kind == RESIZE else kind
         last = make.nodes[found.node]
