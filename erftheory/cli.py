@@ -43,7 +43,7 @@ def _target(*suffixes: str) -> Callable[[Any, Any, str | None], str | None]:
         if path is None:
             return None
         target = Path(path)
-        if suffixes and target.suffix not in suffixes:
+        if suffixes and target.suffix.lower() not in suffixes:
             wanted = ", ".join(suffixes)
             raise _Usage(f"{option.name}: got a path with {target.suffix!r}; takes one of {wanted}")
         if target.is_dir() or not os.access(target.parent, os.W_OK):
@@ -78,6 +78,9 @@ def _reading(command: Callable) -> Callable:
             notes = getattr(network, "notes", ())
             if until is not None:
                 network = network.until(until)
+            if json is not None and options.get("out") is not None:
+                if Path(json).resolve() == Path(options["out"]).resolve():
+                    raise ValueError(f"json: got {json!r}, the file of --out; takes another")
             shown, data = command(network, **options)
         except (ValueError, ImportError) as error:
             raise _Usage(str(error)) from None
@@ -136,7 +139,7 @@ def _named(model: str, module: str, name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # importing runs code of the user's own
+    except (Exception, SystemExit) as error:  # importing runs code of the user's own
         raise _failed(model, error) from error
     return found
 
@@ -185,7 +188,7 @@ def _own(model: str, call: Callable[[], Any]) -> Any:
     says so itself."""
     try:
         return call()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -195,7 +198,7 @@ def _own(model: str, call: Callable[[], Any]) -> Any:
         raise _failed(model, error) from error
 
 
-def _failed(model: str, error: Exception) -> ValueError:
+def _failed(model: str, error: BaseException) -> ValueError:
     lines = str(error).strip().splitlines() or [""]
     return ValueError(f"model: got {model!r} ({type(error).__name__}: {lines[0]}); takes {MODELS}")
 
@@ -251,7 +254,13 @@ def summary(network: Network, spacing: str | None, signal: str, init: str):
          "std": r.std, "ratio": r.ratio}
         for r in found.rows
     ]  # fmt: skip
-    return str(found), {"signal": signal, "init": init, "rows": data}
+    shown = {"signal": signal, "init": init, "rows": data}
+    if found.spacing is not None:
+        shown["spacing"], shown["unit"] = found.spacing.values, found.spacing.unit
+        for row, entry in zip(found.rows, data):
+            entry["receptive_field_length"] = found.spacing.of(row.receptive_field)
+            entry["std_length"] = found.spacing.of(row.std)
+    return str(found), shown
 
 
 @group.command()
@@ -291,6 +300,8 @@ def erf(network: Network, image, unit, window, out, signal: str, init: str):
         "receptive_field": field.size, "std": found.std, "size": found.size(),
         "offset": found.offset, "shape": found.shape, "signal": signal, "init": init,
         "image": options.get("image"), "method": found.method, "error": str(found.error),
+        "unit": options.get("unit", "center"), "window": window,
+        "lost": found.metadata.get("lost"),
     }  # fmt: skip
     return shown, data
 

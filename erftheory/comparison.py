@@ -25,7 +25,9 @@ class Difference:
     Attributes:
       std, other_std: the deviations, one entry an axis.
       difference: std − other_std; `stderr` one standard error of it.
-      interval: (low, high) an axis, by Student's t with Welch's degrees of freedom.
+      interval: (low, high) an axis, by Student's t with Welch's degrees of freedom. A side counts
+        as no more draws than its `effective_samples`: where few images carry the sum, errors are
+        known less well (95 % intervals held 87 to 97 % in place of 95 without this).
       total_variation: ½ Σ|p − q|; `noise` is what sampling noise alone would make of it for two
         equal truths (normal, independent pixels), so that a distance near it says nothing.
     """
@@ -61,20 +63,26 @@ def difference(erf: ERF, other: ERF) -> Difference:
     """The difference of two independent ERFs; exact ones count as free of error.
 
     Raises:
-      ValueError: another number of axes, or an ERF without a standard error that is not exact.
+      ValueError: another number of axes, an ERF without a standard error that is not exact, or one
+        without a deviation (a signed map whose variance is negative).
     """
     from scipy.stats import t
 
     distance = erf.distance(other)  # checks `other`
     errors = [_error("erf", erf), _error("other", other)]
-    counts = [len(e.replicates.maps) if e.replicates is not None else 2 for e in (erf, other)]
+    for name, side in (("erf", erf), ("other", other)):
+        if any(map(math.isnan, side.std)):
+            raise ValueError(
+                f"{name}: got a signed ERF whose variance is negative; takes one with a deviation"
+            )
+    free = [_freedom(side) for side in (erf, other)]
     gaps, spread, intervals = [], [], []
     for axis in range(erf.ndim):
         variances = [side[axis] ** 2 for side in errors]
         total = sum(variances)
         gap = erf.std[axis] - other.std[axis]
         error = math.sqrt(total)
-        freedom = sum(v**2 / (n - 1) for v, n in zip(variances, counts))
+        freedom = sum(v**2 / f for v, f in zip(variances, free))
         reach = error * float(t.ppf(0.975, total**2 / freedom)) if freedom > 0 else 0.0
         gaps.append(gap)
         spread.append(error)
@@ -85,16 +93,24 @@ def difference(erf: ERF, other: ERF) -> Difference:
     )  # fmt: skip
 
 
+def _freedom(erf: ERF) -> float:
+    """Degrees of freedom of the standard error."""
+    if erf.replicates is None:
+        return 1.0
+    draws = min(len(erf.replicates.maps), erf.metadata.get("effective_samples") or math.inf)
+    return max(0.5, draws - 1)
+
+
 def _error(name: str, erf: ERF) -> tuple[float, ...]:
     """Standard error of the deviation, one an axis."""
-    if erf.std_stderr is not None:
+    if erf.std_stderr is not None and not any(map(math.isnan, erf.std_stderr)):
         return erf.std_stderr
     # One image has a rounding error too, and an unknown one beside it.
     if erf.error.kind in _KNOWN and erf.method != "measured":
         return (0.0,) * erf.ndim
     raise ValueError(
         f"{name}: got an ERF by {erf.method!r} without a standard error; takes an exact one, or "
-        "one sampled or measured with at least 2 nets or images"
+        "one sampled or measured with at least 2 nets or images that respond"
     )
 
 

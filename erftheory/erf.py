@@ -56,7 +56,8 @@ class ErrorBound:
             return f"exact{beyond}"
         bounded = self.kind in ("relative", "rounding", "approximation")
         name = f"{self.kind} error" if bounded else self.kind
-        return f"{name}{' <=' if bounded else ''} {self.value:.2g}{beyond}"
+        value = "unknown" if math.isnan(self.value) else f"{self.value:.2g}"
+        return f"{name}{' <=' if bounded else ''} {value}{beyond}"
 
 
 class ERF:

@@ -52,6 +52,10 @@ def wrong_shapes(x):
     return lax.conv(x, np.ones((2, 7, 3, 3), np.float32), (1, 1), "SAME")
 
 
+def leaves():
+    raise SystemExit(3)
+
+
 def three():
     return 3
 
@@ -82,13 +86,16 @@ def test_erf_on_an_image(tmp_path):
     assert cli.main(["erf", HERE, "--image", "12", "--json", str(data)]) == 0
     found = json.loads(data.read_text())
     assert (found["shape"], found["offset"], found["image"]) == ([12, 12], [0, 0], 12)
+    assert 0 <= found["lost"] < 1 and found["unit"] == "center" and found["window"] is None
 
 
 def test_summary_advice_and_tiles(tmp_path, capsys):
     data = tmp_path / "a.json"
     assert cli.main(["summary", HERE, "--spacing", "0.5 mm", "--json", str(data)]) == 0
     assert "RF mm" in capsys.readouterr().out
-    assert [r["receptive_field"] for r in json.loads(data.read_text())["rows"]] == [[3, 3], [7, 7]]
+    rows = json.loads(data.read_text())["rows"]
+    assert [r["receptive_field"] for r in rows] == [[3, 3], [7, 7]]
+    assert [r["receptive_field_length"] for r in rows] == [[1.5, 1.5], [3.5, 3.5]]
     assert cli.main(["advise", "resnet18", "--image", "64,96", "--json", str(data)]) == 0
     assert json.loads(data.read_text())["image"] == [64, 96]
     assert (
@@ -117,6 +124,9 @@ def test_summary_advice_and_tiles(tmp_path, capsys):
         (["tiling", HERE], "tile"),
         (["advise", HERE, "--image", "0"], "image: got 0"),
         (["summary", HERE, "--spacing", "mm"], "spacing: got 'mm'"),
+        (["summary", HERE, "--spacing", "1 mm x 2 mm"], "spacing: got '1 mm x 2 mm'"),
+        (["erf", HERE, "--out", "a.png", "--json", "./a.png"], "json: got './a.png', the file of"),
+        (["erf", f"{__name__}:leaves"], "(SystemExit: 3)"),
     ],
 )
 def test_bad_usage_is_one_line_and_code_2(arguments, message, capsys):

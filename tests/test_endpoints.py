@@ -147,7 +147,9 @@ def test_lengths():
     net = Conv((3, 5)) * 2
     rf = receptive_field(net, spacing=(0.5, 2))
     assert rf.extent == (2.5, 18.0)
-    assert receptive_field(net, spacing="0.5 x 2 mm").extent == rf.extent
+    for same in ("0.5 x 2 mm", "0.5×2 mm", "0.5,2", np.array([0.5, 2.0])):
+        assert receptive_field(net, spacing=same).extent == rf.extent
+    assert receptive_field(net, spacing="0.5 µm").spacing.unit == "µm"
     m = moments(net, spacing=(0.5, 2))
     assert m.extent == pytest.approx((0.5 * math.sqrt(4 / 3), 2 * 2))
     text = str(summary(net, spacing="0.5 x 2 mm"))
@@ -155,7 +157,8 @@ def test_lengths():
     assert "RF mm" not in str(summary(net))
     with pytest.raises(ValueError, match="^spacing: got None"):
         receptive_field(net).extent  # noqa: B018
-    for bad in (0, (1, 2, 3), "wide", "mm 1", -1.0, "1 x -2 mm", float("nan"), [True, 1]):
+    texts = ("wide", "mm 1", "1 x -2 mm", "1 mm x 2 mm", "5 x")
+    for bad in (0, (1, 2, 3), -1.0, float("nan"), [True, 1], *texts):
         with pytest.raises(ValueError, match="^spacing: got"):
             receptive_field(net, spacing=bad)
 

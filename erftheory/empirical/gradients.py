@@ -6,6 +6,7 @@ kept. Their spread from image to image gives the standard errors, as it does for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -66,9 +67,10 @@ def gradient_erf(
     Returns:
       an `ERF` of the images' shape at offset 0, `.samples` images. `.stderr` (a pixel),
       `.std_stderr` and `.standard_error(measure)` count the images as independent draws; crops of
-      one photograph are not quite. With one image they are None. `.replicates` has the mean
-      gradient. `.metadata`: "unit", "grid" (units an axis), "contribution", "cotangent",
-      "effective_samples", "largest_share" and "dead_images", whose gradient is zero everywhere.
+      one photograph are not quite. With one image they are None, and NaN where one alone responds.
+      `.replicates` has the mean gradient. `.metadata`: "unit", "grid" (units an axis),
+      "contribution", "cotangent", "effective_samples", "largest_share" and "dead_images", whose
+      gradient is zero everywhere.
 
     Raises:
       ValueError: an argument out of range, gradients that are all 0, or not finite.
@@ -108,7 +110,9 @@ def gradient_erf(
         # Where all but one group are dead, nothing is left when that one is left out.
         with np.errstate(invalid="ignore", divide="ignore"):
             error = replicates.standard_error("std")
-        bound = ErrorBound("standard error", max(error), "std, pixels")
+        alone = any(map(math.isnan, error))
+        where = "std; a single group of images responds" if alone else "std, pixels"
+        bound = ErrorBound("standard error", math.nan if alone else max(error), where)
     return ERF(
         offset=(0,) * total.square.ndim,
         signal="variance" if contribution == "squared" else "magnitude",
@@ -213,7 +217,16 @@ def _finite(images: Any, batch: int) -> Iterator[np.ndarray]:
 
 def _array(x: Any) -> np.ndarray:
     # A torch tensor that requires gradients or lies on a GPU is no NumPy array yet.
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    try:
+        found = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    except TypeError as wrong:
+        raise ValueError(
+            f"images: got a tensor of {x.dtype}, which NumPy does not have; takes images and a "
+            "module of float32"
+        ) from wrong
+    if found.dtype.kind == "c":
+        raise ValueError(f"images: got dtype {found.dtype}; takes real images")
+    return found
 
 
 def _seeds(cotangent: Any, features: int, key: Any) -> Any:
@@ -235,9 +248,11 @@ def _seeds(cotangent: Any, features: int, key: Any) -> Any:
         row = np.eye(1, features, channel, dtype=np.float32)[0]
     else:
         row = np.asarray(cotangent)
-        if row.shape != (features,) or not np.isfinite(row).all():
+        real = row.dtype.kind in "fiub"
+        if not real or row.shape != (features,) or not np.isfinite(row).all():
+            what = f"shape {row.shape}" if real else f"dtype {row.dtype}"
             raise ValueError(
-                f"cotangent: got shape {row.shape}; takes ({features},), finite, one a channel"
+                f"cotangent: got {what}; takes real numbers of shape ({features},), one a channel"
             )
     return lambda start, n: [np.broadcast_to(row, (n, features)).copy()]
 

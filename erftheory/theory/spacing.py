@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from erftheory.network.arguments import number
 
 TAKES = 'takes a number > 0, one an axis, or text such as "0.5 mm" or "1 x 0.5 mm"'
+_NUMBER = r"[\d.eE+\-]+"
+# A unit has no digits and no sign of a product: "1 mm x 2 mm" is no unit of 1.
+_TEXT = re.compile(rf"\s*({_NUMBER}(?:\s*[x×,]\s*{_NUMBER})*)\s*((?![x×,])[^\d\s][^\dx×,]*)?")
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,16 @@ def parse_spacing(value: Any, ndim: int) -> Spacing | None:
         return value
     unit, entries = "", value
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*([\d.eE+\-]+(?:\s*[x,]\s*[\d.eE+\-]+)*)\s*([^\d\s].*)?", value)
+        found = _TEXT.fullmatch(value)
         try:
-            entries = [float(n) for n in re.split(r"\s*[x,]\s*", found[1])] if found else None
+            entries = [float(n) for n in re.split(r"\s*[x×,]\s*", found[1])] if found else None
         except ValueError:
             entries = None
         if found is None or entries is None:
             raise ValueError(f"spacing: got {value!r}; {TAKES}")
         unit = (found[2] or "").strip()
+    if isinstance(entries, np.ndarray):
+        entries = entries.ravel().tolist()
     if not isinstance(entries, (tuple, list)):
         entries = (entries,)
     values = tuple(float(number("spacing", v)) for v in entries)
