@@ -39,12 +39,17 @@ def test_statistics_that_meet_and_class_tokens_see_the_whole_image():
         return y * (size / (size.mean(1, keepdim=True) + 1e-6)) + y
 
     conv = nn.Conv2d(3, 4, 3, padding=1)
-    for function in (grn, lambda m, x: m[0](x) * (m[0](x).mean((2, 3), keepdim=True)
+    two_steps = lambda m, x: m[0](x) * m[0](x).mean(-1).mean(-1)[:, :, None, None]  # noqa: E731
+    for function in (grn, two_steps, lambda m, x: m[0](x) * (m[0](x).mean((2, 3), keepdim=True)
                                                   + m[0](x).amax((2, 3), keepdim=True))):
         made = Made(function, conv)
         assert receptive_field(from_torch(made, torch.zeros(SHAPE))).size == (math.inf,) * 2
         held = from_torch(made, torch.zeros(SHAPE), hold="global")
         assert receptive_field(held).size == (3, 3)
+
+    strip = Made(lambda m, x: m[0](x).mean(-1, keepdim=True).sigmoid() * m[0](x), conv)
+    with pytest.raises(ValueError, match="a reduction over some of the image's axes"):
+        from_torch(strip, torch.zeros(SHAPE))
 
     own = nn.Sequential(conv, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU())
     found = from_torch(own, torch.zeros(SHAPE))

@@ -22,6 +22,7 @@ from erftheory.importers.signals import (
     Constant,
     Dim,
     Global,
+    Partial,
     Signal,
     Unreadable,
     Value,
@@ -48,11 +49,14 @@ class Assembler(Pointwise):
 
     def reduce(self, value: Value, axes: Sequence[int], kind: str, keep: bool = False) -> Value:
         """A reduction ("sum", "mean", "max") over array dimensions."""
-        if not isinstance(value, Signal):
+        if not isinstance(value, Signal | Partial):
             return value
         gone = [value.dims[i] for i in axes]
         left = [() if i in axes else d for i, d in enumerate(value.dims) if keep or i not in axes]
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
+        if isinstance(value, Partial):
+            open_ = any(a.axis >= 0 and a.size > 1 for d in left for a in d)
+            return Partial(value.node, tuple(left)) if open_ else Global(value.node)
         if not pixels:
             if any(a.axis in (CHANNEL, BATCH) for d in gone for a in d):
                 return replace(value, dims=tuple(left), tag="stat", parts=())
@@ -60,9 +64,10 @@ class Assembler(Pointwise):
         if all(self._fragment(value, axis, gone) for axis in pixels):
             value = self.gathered(value, axes, "routing" if kind == "max" else "fixed", 0)
             return replace(value, dims=tuple(left) if keep else value.dims)
+        node = self.flush(value).node if value.tag in KNOWN else value.node
         if any(value.size(a) > 1 and a not in pixels for a in range(self.ndim)):
-            raise Unreadable("a reduction over some of the image's axes")
-        return Global(self.flush(value).node if value.tag in KNOWN else value.node)
+            return Partial(node, tuple(left))
+        return Global(node)
 
     def _fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
         """True if `gone` holds only pixels within blocks, whose blocks stay."""

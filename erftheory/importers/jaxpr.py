@@ -11,11 +11,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
-from erftheory.importers.pointwise import KNOWN
+from erftheory.importers.pointwise import KNOWN, refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
     Global,
+    Partial,
     Signal,
     Unreadable,
     Value,
@@ -201,6 +202,8 @@ class Reader:
 
     def _operation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
         name, params, make = eqn.primitive.name, eqn.params, self.assembler
+        if any(isinstance(v, Partial) for v in inputs):
+            return [self._going_on(name, params, inputs)]
         if name == "neg":
             return [make.negated(inputs[0])]
         if name in LINEAR:
@@ -231,6 +234,16 @@ class Reader:
             raise Unreadable("an operation without a rule")
         found = rule(make, eqn, inputs, self.search)
         return found if isinstance(found, list) else [found]
+
+    def _going_on(self, name: str, params: Any, inputs: list[Value]) -> Value:
+        """A reduction over some axes is scaled, or goes on over the others."""
+        value = next(v for v in inputs if isinstance(v, Partial))
+        others = all(v is value or isinstance(v, Constant) for v in inputs)
+        if name in REDUCTIONS and len(inputs) == 1:
+            return self.assembler.reduce(value, params["axes"], REDUCTIONS[name])
+        if not (name in LINEAR or (name in ("mul", "div") and value is inputs[0] and others)):
+            refuse_partial(inputs)
+        return value
 
     def _along(self, name: str, params: Any, inputs: list[Value]) -> list[Value]:
         axis = params.get("axis", params.get("dimension"))

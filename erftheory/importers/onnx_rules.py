@@ -12,10 +12,12 @@ import numpy as np
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
+from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
     Global,
+    Partial,
     Signal,
     Unreadable,
     Value,
@@ -53,6 +55,8 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
     Raises:
       Unreadable: no rule for it, or none for these arguments.
     """
+    if any(isinstance(v, Partial) for v in inputs):
+        return _going_on(make, kind, at, inputs)
     if kind == "Neg":
         return make.negated(inputs[0])
     if kind in LINEAR:
@@ -71,6 +75,17 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
     if rule is None:
         raise Unreadable("an operator without a rule")
     return rule(make, at, inputs)
+
+
+def _going_on(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Value:
+    """A reduction over some axes goes on over the others, or is scaled."""
+    value = next(v for v in inputs if isinstance(v, Partial))
+    if kind.startswith("Reduce") and value is inputs[0]:
+        return _reduce(make, kind, at, inputs)
+    scaled = kind in ("Mul", "Div") and value is inputs[0] and isinstance(inputs[1], Constant)
+    if not (kind in LINEAR or scaled):
+        refuse_partial(inputs)
+    return value
 
 
 def _binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
@@ -109,7 +124,7 @@ def _clip(make, at, inputs):
 
 def _reduce(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Value:
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Signal | Partial):
         return value
     axes = axes_of(at, inputs, 1, len(value.dims))
     how = {"ReduceMax": "max", "ReduceMin": "max", "ReduceSum": "sum"}.get(kind, "mean")

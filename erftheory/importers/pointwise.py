@@ -16,6 +16,7 @@ from erftheory.importers.signals import (
     Constant,
     Dim,
     Global,
+    Partial,
     Signal,
     Unreadable,
     Value,
@@ -62,8 +63,10 @@ class Pointwise:
         self.note("the output depends on the whole image: the receptive field is unbounded")
         return self.add(GlobalAvgPool(), value.node)
 
-    def ended(self, value: Signal | Global) -> int:
+    def ended(self, value: Signal | Global | Partial) -> int:
         """A node for an output: pixel shuffles at its end count, tokens stay as they are."""
+        refuse_partial([value])
+        assert not isinstance(value, Partial)
         if isinstance(value, Global):
             return self.add_global(value)
         try:
@@ -123,6 +126,8 @@ class Pointwise:
             )
         if tag == "linear":
             return value
+        refuse_partial([value])
+        assert isinstance(value, Signal)
         if value.tag in STATISTICS:
             new = {"rsqrt": "rstat", "sqrt": "sstat"}.get(tag, value.tag)
             return replace(value, tag=new)
@@ -160,6 +165,7 @@ class Pointwise:
 
     def merge(self, kind: str, *values: Value) -> Value:
         """An elementwise operation of several values of one shape: "add", "mul", "div", …"""
+        refuse_partial(values)
         signals = [v for v in values if isinstance(v, Signal)]
         globals_ = [v for v in values if isinstance(v, Global)]
         if not signals:
@@ -220,6 +226,11 @@ class Pointwise:
         signal = self.flush(signal)
         mean = self.add(GlobalAvgPool(), signal.node)
         return Signal(self.add(Sum(None, None), signal.node, mean), signal.dims)
+
+
+def refuse_partial(values: Sequence[Value]) -> None:
+    if any(isinstance(v, Partial) for v in values):
+        raise Unreadable("a reduction over some of the image's axes, before it")
 
 
 def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:

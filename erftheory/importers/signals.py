@@ -99,6 +99,19 @@ class Global:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A reduction over some axes of the image, which must go on over the others: a global mean in
+    two steps. It is no `Signal`; nothing else may be done to it than to scale it."""
+
+    node: int
+    dims: tuple[Dim, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(length(dim) for dim in self.dims)
+
+
 class Constant:
     """A value that does not depend on the image.
 
@@ -120,7 +133,7 @@ class Constant:
         return self._value
 
 
-Value = Signal | Global | Constant
+Value = Signal | Global | Partial | Constant
 
 
 def length(dim: Dim) -> int:

@@ -66,6 +66,7 @@ def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) ->
         if isinstance(weights, Signal) or isinstance(image, Global):
             return make.mixed_pixels(image, weights)
         make.note("weights that depend on the whole image")
+        assert isinstance(image, Signal)
         return make.merge("mul", _conv(make, eqn, image, search), weights)
     if isinstance(image, Global):
         return replace(image, mixed=True)
