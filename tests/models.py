@@ -154,6 +154,10 @@ MODELS = {
     "patches": lambda x: k3(
         jnp.einsum("nhpwqc,pqcd->nhwd", x.reshape(1, 9, 4, 8, 4, 3), w(7, 4, 4, 3, C))
     ),
+    "overlapping patches": lambda x: k3(
+        jnp.einsum("npkwc,kcd->npwd", stem(x)[:, 3 * np.arange(10)[:, None] + np.arange(5)],
+                   w(9, 5, C, C))
+    ),
     "transposed 2": transposed(2, 2),
     "transposed 3": transposed(3, 2),
     "transposed 5 valid": transposed(5, 3, "VALID"),

@@ -109,6 +109,18 @@ MODULES = {
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
         nn.Conv2d(4, 4, 3, padding=1),
     ),
+    "unfold": (
+        Made(lambda m, x: (m[0].weight.view(4, -1) @ F.unfold(x, 3, 2, stride=2)).unflatten(
+             2, (16, 14)), nn.Conv2d(3, 4, 3)),
+    ),
+    "involution": (
+        down(),
+        Made(lambda m, x: (m[0](x)[:, None] * F.unfold(x, 3, padding=1).unflatten(
+             1, (4, 9)).unflatten(3, x.shape[2:])).sum(2), nn.Conv2d(4, 9, 1)),
+    ),
+    "overlapping patches": (
+        Made(lambda m, x: m[0](x).unfold(2, 5, 2).unfold(3, 3, 3).mean((-1, -2)), down()),
+    ),
     "largest channels": (Made(lambda m, x: m[0](x).topk(2, 1)[0], down()),),
     "pyramid": (
         Made(lambda m, x: F.interpolate(m[1](m[0](x)), scale_factor=2) + m[0](x), down(),

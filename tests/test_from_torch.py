@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_from_onnx import SHAPE, Made
 from torch import nn
 
-from erftheory import from_torch, receptive_field
+from erftheory import exact, from_torch, moments, receptive_field
 
 LAYOUTS = {
     "N H W C": ((1, 32, 32, 3), lambda m, x: m(x.permute(0, 3, 1, 2)), nn.Conv2d(3, 8, 5), (5, 5)),
@@ -95,6 +95,19 @@ def test_corners_aligned_by_broken_factors_read_no_pixel_outside_the_field(insid
         assert first <= low and high <= last
         spare.append(field.size[1] - (high - low + 1))
     assert min(spare) <= 1
+
+
+def test_an_unfold_and_a_product_are_a_convolution():
+    conv = nn.Conv2d(2, 4, 3, stride=2, padding=1)
+
+    def product(m, x):
+        return (m[0].weight.view(4, -1) @ F.unfold(x, 3, padding=1, stride=2)).view(1, 4, 10, 8)
+
+    shape = torch.zeros(1, 2, 20, 16)
+    one, other = from_torch(Made(product, conv), shape), from_torch(conv, shape)
+    assert receptive_field(one) == receptive_field(other) and moments(one) == moments(other)
+    maps = [exact(net, image=(20, 16), unit=(0, 3)).map for net in (one, other)]
+    assert maps[0] == pytest.approx(maps[1])
 
 
 def test_a_module_that_fails_says_so_in_one_line_and_nothing_else():

@@ -10,7 +10,9 @@ import numpy as np
 
 from erftheory.importers import windows
 from erftheory.importers.assemble import Assembler
+from erftheory.importers.constants import lazy
 from erftheory.importers.folded import folded, picked
+from erftheory.importers.patches import unfolded
 from erftheory.importers.resample import selection
 from erftheory.importers.signals import (
     CHANNEL,
@@ -313,6 +315,15 @@ def _gather(make, eqn, inputs, search):
     picked = numbers.start_index_map
     whole = all(n == m for i, (n, m) in enumerate(zip(sizes, value.shape)) if i not in picked)
     single = len(picked) == 1 and numbers.collapsed_slice_dims == picked
+    table = single and whole and len(indices.shape) == 3 and not numbers.operand_batching_dims
+    if table and spatial(value.dims[picked[0]]):
+        axis, entries = picked[0], lazy(indices.shape[:2], lambda: _column(indices))
+        found = unfolded(make, value, entries, axis)
+        offsets = iter(d for i, d in enumerate(found.dims) if i not in (axis, axis + 1))
+        new = iter(found.dims[axis : axis + 2])
+        count = len(found.dims)
+        dims = tuple(next(offsets if i in numbers.offset_dims else new) for i in range(count))
+        return replace(found, dims=dims)
     if not single or not whole or len(indices.shape) != 2 or numbers.operand_batching_dims:
         if whole and not any(spatial(value.dims[i]) for i in picked):
             shape = eqn.outvars[0].aval.shape
@@ -324,12 +335,7 @@ def _gather(make, eqn, inputs, search):
             return make.select(value, dims)
         raise Unreadable("a gather along several axes, or of single pixels")
     axis = picked[0]
-
-    def get():
-        known = indices.get()
-        return None if known is None else known[:, 0]
-
-    found = taken(make, value, Constant(indices.shape[:1], get), axis)
+    found = taken(make, value, Constant(indices.shape[:1], lambda: _column(indices)), axis)
     assert isinstance(found, Signal)
     rest = [d for i, d in enumerate(found.dims) if i != axis]
     offsets = iter(rest)
@@ -338,6 +344,11 @@ def _gather(make, eqn, inputs, search):
         next(offsets) if i in numbers.offset_dims else found.dims[axis] for i in range(count)
     )
     return replace(found, dims=dims)
+
+
+def _column(indices: Constant) -> np.ndarray | None:
+    known = indices.get()
+    return None if known is None else known[..., 0]
 
 
 RULES = {

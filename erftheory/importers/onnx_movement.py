@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from erftheory.importers import movement, windows
+from erftheory.importers.patches import unfolded
 from erftheory.importers.resample import interpolation
 from erftheory.importers.signals import (
     CHANNEL,
@@ -275,7 +276,9 @@ def _gather(make, at, inputs):
     if len(indices.shape) == 1:
         return movement.taken(make, value, indices, axis)
     if spatial(value.dims[axis]):
-        raise Unreadable("single pixels picked from the image")
+        if len(indices.shape) != 2:
+            raise Unreadable("single pixels picked from the image")
+        return unfolded(make, value, indices, axis)
     new = tuple(plain(CHANNEL, n) for n in indices.shape)
     dims = (*value.dims[:axis], *new, *value.dims[axis + 1 :])
     return make.select(value, dims)
