@@ -145,6 +145,9 @@ class Assembler(Pointwise):
 
     def settle(self, signal: Signal) -> Signal:
         """Every axis in one plain dimension: pixel shuffles and patches become operations."""
+        alone = [d[0].axis for d in signal.dims if len(d) == 1 and d[0].axis >= 0]
+        if len(alone) == self.ndim == len(set(alone)) and max(map(len, signal.dims)) == 1:
+            return signal
         for axis in range(self.ndim):
             found = [(i, a) for i, d in enumerate(signal.dims) for a in d if a.axis == axis]
             if len(found) == 1:

@@ -31,8 +31,32 @@ def lazy(shape: tuple[int, ...], compute: Callable[[], np.ndarray | None]) -> Co
 
 def computed(eqn: Any, inputs: Sequence[Any]) -> list[Constant]:
     """The results of an equation whose inputs do not depend on the image."""
+    if len(eqn.outvars) == 1:
+        return [_Computed(eqn, inputs)]
     results = _Results(eqn, inputs)
     return [lazy(v.aval.shape, partial(results.pick, i)) for i, v in enumerate(eqn.outvars)]
+
+
+class _Computed(Constant):
+    """The one result of an equation. Two thirds of a model's equations are such: one object each
+    keeps the reader, and Python's collector, short."""
+
+    __slots__ = ("_eqn", "_inputs")
+
+    def __init__(self, eqn: Any, inputs: Sequence[Constant]):
+        self.shape = eqn.outvars[0].aval.shape
+        self._compute = self._value = None
+        self._eqn, self._inputs = eqn, inputs
+
+    def get(self) -> np.ndarray | None:
+        if self._eqn is not None:
+            eqn, inputs = self._eqn, self._inputs
+            self._eqn = self._inputs = None
+            if math.prod(self.shape) <= LARGEST:
+                values = [c.get() for c in inputs]
+                if all(v is not None for v in values):
+                    self._value = _evaluate(eqn, values)[0]
+        return self._value
 
 
 class _Results:
