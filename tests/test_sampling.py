@@ -1,12 +1,12 @@
 """Sampled nets against the exact convolution, in standard errors, and against each other."""
 
 import math
-from functools import reduce
 
 import jax
 import numpy as np
 import pytest
 from scipy import stats
+from test_execute import spread, uniform
 
 from erftheory.empirical import batches, initialise, sample
 from erftheory.network.combine import Branches, Chain, Residual
@@ -14,18 +14,6 @@ from erftheory.network.layers import Activation, AvgPool, BatchNorm, Conv, Globa
 
 RELU = Activation("relu")
 ONE, THREE = np.ones(1), np.ones(3)
-
-
-def spread(taps, step):
-    """Taps at distance `step`."""
-    out = np.zeros((len(taps) - 1) * step + 1)
-    out[::step] = taps
-    return out
-
-
-def uniform(*kernels):
-    """Normalised n-fold convolution of uniform kernels."""
-    return reduce(np.convolve, [np.ones(k) / k for k in kernels], ONE)
 
 
 def check_convolution(network, expected, samples, batches_wanted=40, **options):
