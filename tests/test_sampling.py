@@ -13,7 +13,7 @@ from erftheory.network.combine import Branches, Chain, Residual
 from erftheory.network.layers import Activation, AvgPool, BatchNorm, Conv, GlobalAvgPool
 
 RELU = Activation("relu")
-ONE, THREE = np.ones(1), np.ones(3)
+THREE = np.ones(3)
 
 
 def check_convolution(network, expected, samples, batches_wanted=40, **options):

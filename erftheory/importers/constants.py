@@ -51,7 +51,7 @@ class _Computed(Constant):
     def get(self) -> np.ndarray | None:
         if self._eqn is not None:
             eqn, inputs = self._eqn, self._inputs
-            self._eqn = self._inputs = None
+            self._eqn, self._inputs = None, ()
             if math.prod(self.shape) <= LARGEST:
                 values = [c.get() for c in inputs]
                 if all(v is not None for v in values):
