@@ -27,7 +27,7 @@ class Difference:
       difference: std − other_std; `stderr` one standard error of it.
       interval: (low, high) an axis, by Student's t with Welch's degrees of freedom. A side counts
         as no more draws than its `effective_samples`: where few images carry the sum, errors are
-        known less well (95 % intervals held 87 to 97 % in place of 95 without this).
+        known less well (without this, intervals held as little as 86 % of the time).
       total_variation: ½ Σ|p − q|; `noise` is what sampling noise alone would make of it for two
         equal truths (normal, independent pixels), so that a distance near it says nothing.
     """

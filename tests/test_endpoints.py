@@ -149,7 +149,8 @@ def test_lengths():
     assert rf.extent == (2.5, 18.0)
     for same in ("0.5 x 2 mm", "0.5×2 mm", "0.5,2", np.array([0.5, 2.0])):
         assert receptive_field(net, spacing=same).extent == rf.extent
-    assert receptive_field(net, spacing="0.5 µm").spacing.unit == "µm"
+    for unit in ("µm", "px", "voxels"):
+        assert receptive_field(net, spacing=f"0.5 {unit}").spacing.unit == unit
     m = moments(net, spacing=(0.5, 2))
     assert m.extent == pytest.approx((0.5 * math.sqrt(4 / 3), 2 * 2))
     text = str(summary(net, spacing="0.5 x 2 mm"))
@@ -157,7 +158,7 @@ def test_lengths():
     assert "RF mm" not in str(summary(net))
     with pytest.raises(ValueError, match="^spacing: got None"):
         receptive_field(net).extent  # noqa: B018
-    texts = ("wide", "mm 1", "1 x -2 mm", "1 mm x 2 mm", "5 x")
+    texts = ("wide", "mm 1", "1 x -2 mm", "1 mm x 2 mm", "5 x", "5 x mm")
     for bad in (0, (1, 2, 3), -1.0, float("nan"), [True, 1], *texts):
         with pytest.raises(ValueError, match="^spacing: got"):
             receptive_field(net, spacing=bad)

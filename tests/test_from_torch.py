@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_from_onnx import SHAPE, Made
 from torch import nn
 
-from erftheory import exact, from_torch, moments, receptive_field
+from erftheory import exact, from_torch, moments, receptive_field, tiling
 
 LAYOUTS = {
     "N H W C": ((1, 32, 32, 3), lambda m, x: m(x.permute(0, 3, 1, 2)), nn.Conv2d(3, 8, 5), (5, 5)),
@@ -77,6 +77,15 @@ def test_pyramid_pools_are_enlarged_by_the_rule_of_a_larger_map():
     made(x)[0, :, 32, 32].sum().backward()
     rows = np.flatnonzero(x.grad[0].abs().sum((0, 2)).numpy())
     assert receptive_field(network).size[0] == rows[-1] - rows[0] + 1
+
+
+def test_corners_aligned_in_any_output_leave_no_tiles():
+    def two(m, x):
+        return F.interpolate(m[0](x), scale_factor=2, mode="bilinear", align_corners=True), m[0](x)
+
+    network = from_torch(Made(two, nn.Conv2d(3, 4, 3, padding=1)), torch.zeros(SHAPE))
+    with pytest.raises(ValueError, match="network: got interpolation with aligned corners"):
+        tiling(network, 16)
 
 
 @pytest.mark.parametrize("inside, outside", [(18, 27), (30, 20), (16, 40), (40, 15), (24, 8)])

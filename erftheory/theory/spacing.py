@@ -14,7 +14,7 @@ from erftheory.network.arguments import number
 TAKES = 'takes a number > 0, one an axis, or text such as "0.5 mm" or "1 x 0.5 mm"'
 _NUMBER = r"[\d.eE+\-]+"
 # A unit has no digits and no sign of a product: "1 mm x 2 mm" is no unit of 1.
-_TEXT = re.compile(rf"\s*({_NUMBER}(?:\s*[x×,]\s*{_NUMBER})*)\s*((?![x×,])[^\d\s][^\dx×,]*)?")
+_TEXT = re.compile(rf"\s*({_NUMBER}(?:\s*[x×,]\s*{_NUMBER})*)\s*((?!x(?:\s|$))[^\d\s×,][^\d×,]*)?")
 
 
 @dataclass(frozen=True)

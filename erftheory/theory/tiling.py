@@ -120,15 +120,15 @@ def tiling(
     """
     check_network("network", network)
     mass = check_share("mass", mass)
-    if aligned_corners(network.graph):
+    outputs: tuple[str, ...] = getattr(network, "outputs", ())
+    parts = [network.until(name) for name in outputs] if len(outputs) > 1 else [network]
+    if any(aligned_corners(part.graph) for part in parts):
         raise ValueError(
             "network: got interpolation with aligned corners, whose places depend on the size of "
             "the map, so that no overlap makes tiles agree; takes align_corners=False"
         )
     one_of("signal", signal, ("variance", "gradient"))
     one_of("init", init, INITS)
-    outputs: tuple[str, ...] = getattr(network, "outputs", ())
-    parts = [network.until(name) for name in outputs] if len(outputs) > 1 else [network]
     walks = [build(part, "gradient") for part in parts]  # one line for a global operation
     grids = [
         tuple(max(1, j * p // f) for j, p, f in zip(w.jump, w.phases, w.fine)) for w in walks
