@@ -103,7 +103,7 @@ def ends(graph):
 @pytest.mark.parametrize("signal", ["variance", "gradient"])
 def test_one_pass_knows_what_each_reading_does(name, signal):
     graph = unrolled(NETWORKS[name].graph)
-    found, middles = deviations(graph, signal, "he"), centres(graph)
+    found, middles = deviations(GraphNetwork(graph), signal, "he"), centres(graph)
     assert len(found) == len(graph.nodes)
     known = 0
     for i, part in enumerate(ends(graph)):

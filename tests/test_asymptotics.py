@@ -38,7 +38,7 @@ from erftheory.theory.counting import Counts
 from erftheory.theory.cumulants import cumulants, cumulants_of, raw_moments
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.normality import berry_esseen, local_limit_bound
-from erftheory.theory.reading import prepare
+from erftheory.theory.prepare import prepare
 from erftheory.theory.saddlepoint import tilts
 
 UPSAMPLING = {name for name, net in NETWORKS.items() if prepare(net, "variance", "he").restricted}

@@ -121,10 +121,20 @@ def test_conditions_render_and_index():
         conditions(Conv(3), signal="power")
 
 
-def test_dropout_between_fixed_layers_is_refused():
+@pytest.mark.parametrize("image", [None, 15])
+@pytest.mark.parametrize("rate", [0.25, 0.5])
+def test_dropout_between_fixed_layers_keeps_its_masks_apart(rate, image):
+    """(f * h)² of the mean gradient and rate / (1 - rate) f² * h² of the masks."""
+    pool, ones = AvgPool(3, stride=1), np.ones(3)
+    power = np.convolve(ones, ones) ** 2 + rate / (1 - rate) * np.convolve(ones, ones)
+    wanted = np.convolve(power, ones)
+    erf = exact(Chain(Conv(3), pool, Dropout(rate), pool, ndim=1), image=image)
+    assert erf.error.kind == "relative"
+    assert erf.map[erf.map > 0] == pytest.approx(wanted / wanted.sum(), rel=1e-12)
+
+
+def test_dropout_beside_other_layers_changes_nothing():
     pool = AvgPool(3, stride=1)
-    with pytest.raises(ValueError, match="^network: got dropout between fixed layers"):
-        moments(Chain(Conv(3), pool, Dropout(0.5), pool, ndim=1))
     plain = moments(Chain(Conv(3), pool, pool, ndim=1))
     for net in (
         Chain(Conv(3), pool, Dropout(0), pool, ndim=1),  # drops nothing

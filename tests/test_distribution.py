@@ -3,12 +3,14 @@
 import math
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from erftheory.network.activations import ACTIVATIONS, CURVES
 from erftheory.network.combine import Chain, Residual
 from erftheory.network.layers import (
     Activation,
@@ -60,9 +62,11 @@ FUNCTIONS = {
     "tanh": math.tanh,
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "silu": lambda x: x / (1 + math.exp(-x)),
-    "gelu": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "gelu": lambda x: x * stats.norm.cdf(x),
+    "gelu_tanh": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
 }
-SLOPES["gelu"] = lambda x: (FUNCTIONS["gelu"](x + 1e-5) - FUNCTIONS["gelu"](x - 1e-5)) / 2e-5
+for _name in ("gelu", "gelu_tanh"):
+    SLOPES[_name] = lambda x, f=FUNCTIONS[_name]: (f(x + 1e-5) - f(x - 1e-5)) / 2e-5
 
 
 @pytest.mark.parametrize("name", list(FUNCTIONS))
@@ -84,14 +88,38 @@ def test_smooth_activations_against_quadrature(name, sd):
     assert law.mean == pytest.approx(expected(function), rel=1e-7, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "linear"])
-def test_jax_agrees_on_the_activations(name):
-    jax = pytest.importorskip("jax")
-    x = np.linspace(-4, 4, 41)
-    function = {"relu": lambda v: np.maximum(v, 0), "linear": lambda v: v}.get(name)
-    ours = function(x) if function else dist._SMOOTH[name][0](x)
-    theirs = getattr(jax.nn, name, lambda v: v)(x.astype(np.float32))
-    np.testing.assert_allclose(ours, np.asarray(theirs), atol=2e-6)
+THEIRS = {  # by PyTorch
+    "linear": lambda f, x: x,
+    "relu": lambda f, x: f.relu(x),
+    "leaky_relu": lambda f, x: f.leaky_relu(x),
+    "abs": lambda f, x: x.abs(),
+    "tanh": lambda f, x: x.tanh(),
+    "sigmoid": lambda f, x: x.sigmoid(),
+    "gelu": lambda f, x: f.gelu(x),
+    "gelu_tanh": lambda f, x: f.gelu(x, approximate="tanh"),
+    "silu": lambda f, x: f.silu(x),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_curve_and_its_slope_are_those_of_other_libraries(name):
+    import torch
+
+    from erftheory.empirical.execute import activation
+
+    x = np.linspace(-6, 6, 240)  # without 0, where slopes are a convention
+    there = torch.tensor(x, requires_grad=True)
+    theirs = THEIRS[name](torch.nn.functional, there)
+    (slope,) = torch.autograd.grad(theirs.sum(), there)
+    curve = CURVES[name]
+    np.testing.assert_allclose(curve(x), theirs.detach().numpy(), atol=1e-14, rtol=1e-13)
+    np.testing.assert_allclose(curve.slope(x), slope.numpy(), atol=1e-14, rtol=1e-12)
+    executed = jax.vmap(jax.value_and_grad(lambda v: activation(name, v)))(x.astype(np.float32))
+    for ours, other in zip(executed, (theirs.detach(), slope)):
+        np.testing.assert_allclose(ours, other.numpy(), atol=3e-6)
+    own = {"gelu_tanh": jax.nn.gelu, "gelu": lambda v: jax.nn.gelu(v, approximate=False)}
+    if name in own:  # JAX's default is the approximation
+        np.testing.assert_allclose(curve(x), own[name](x.astype(np.float32)), atol=2e-6)
 
 
 def test_average_pool_divides_the_variance_inside_channels():

@@ -25,7 +25,7 @@ from erftheory import (
     zoo,
 )
 from erftheory.theory.counting import Counts
-from erftheory.theory.reading import prepare
+from erftheory.theory.prepare import prepare
 from erftheory.theory.support import SupportAlgebra
 
 ULP = 4 * 2.0**-52  # below this an error bound has nothing to say

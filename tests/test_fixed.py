@@ -19,10 +19,11 @@ from erftheory import (
     moments,
     sample,
 )
+from erftheory.network.activations import CURVES
 from erftheory.network.base import Network
-from erftheory.theory.distribution import gaussian, sloped
+from erftheory.theory.distribution import gaussian
 from erftheory.theory.grid import exact_units
-from erftheory.theory.lags import agreement
+from erftheory.theory.slopes import agreement
 
 
 def powers(*layers: Network, image: int = 96, unit: int | None = None) -> np.ndarray:
@@ -167,7 +168,7 @@ def test_a_repeated_block_remembers_across_its_repetitions():
 def test_slopes_of_two_pixels_agree_as_drawn(name, rho):
     rng = np.random.default_rng(2)
     h = np.sqrt(rho) * rng.normal(size=(500_000, 1))
-    slopes = sloped(name)[1](h + np.sqrt(1 - rho) * rng.normal(size=(500_000, 2)))
+    slopes = CURVES[name].slope(h + np.sqrt(1 - rho) * rng.normal(size=(500_000, 2)))
     products, square = slopes.prod(1), (slopes**2).mean()
     found = agreement(gaussian(1.0, rho), name)
     error = 5 * products.std() / np.sqrt(len(products)) + 2e-3

@@ -18,6 +18,7 @@ from erftheory import (
     exact,
     sample,
 )
+from erftheory.network.activations import CURVES
 from erftheory.theory import distribution as dist
 from erftheory.theory.gains import transfer
 from erftheory.theory.largest import maximum, opened
@@ -38,7 +39,7 @@ def drawn(name: str, rho: float, count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     h = math.sqrt(rho) * rng.normal(size=(400_000, 1))
     h = h + math.sqrt(1 - rho) * rng.normal(size=(400_000, count))
-    function, slope, _ = dist.sloped(name)
+    function, slope = CURVES[name], CURVES[name].slope
     values = function(h)
     at = values.argmax(1)[:, None]
     squares = slope(h) ** 2

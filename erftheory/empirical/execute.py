@@ -21,6 +21,7 @@ from erftheory.empirical.cone import Canvas, canvas, frame
 from erftheory.empirical.plan import Part, Plan, single
 from erftheory.empirical.routes import largest
 from erftheory.empirical.weights import Params, ones_params
+from erftheory.network.activations import CURVES, Mathematics
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Concat, Loop, Sum
@@ -191,20 +192,12 @@ def _pointwise(op: Layer, x: jax.Array, mode: Mode, key: jax.Array | None) -> ja
     raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in execute")
 
 
+JAX = Mathematics(jnp.where, jnp.abs, jnp.tanh, jax.scipy.special.erf, jnp.exp)
+
+
 def activation(name: str, x: jax.Array) -> jax.Array:
-    """The nonlinearities of `Activation`; leaky ReLU has slope 0.01 as in PyTorch."""
-    if name == "gelu":
-        return jax.nn.gelu(x, approximate=False)
-    functions = {
-        "linear": lambda v: v,
-        "relu": jax.nn.relu,
-        "leaky_relu": jax.nn.leaky_relu,
-        "abs": jnp.abs,
-        "tanh": jnp.tanh,
-        "sigmoid": jax.nn.sigmoid,
-        "silu": jax.nn.silu,
-    }
-    return functions[name](x)
+    """The curve of an `Activation`, which JAX differentiates by itself."""
+    return CURVES[name].function(x, JAX)
 
 
 def _repeat(part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:

@@ -12,14 +12,11 @@ from fractions import Fraction
 from typing import Any
 
 from erftheory.network import arguments as arg
+from erftheory.network.activations import ACTIVATIONS
 from erftheory.network.arguments import Number, Padding
 from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
 from erftheory.network.weights import Weights, weights
-
-ACTIVATIONS = (
-    "linear", "relu", "leaky_relu", "abs", "tanh", "sigmoid", "gelu", "silu",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -414,7 +411,11 @@ def _hat(factor: int, align_corners: bool) -> list[Fraction]:
 
 @dataclass(frozen=True, repr=False)
 class Activation(Layer):
-    """A pointwise nonlinearity: linear, relu, leaky_relu, abs, tanh, sigmoid, gelu, silu."""
+    """A pointwise nonlinearity, by the name of its curve in `network.activations`.
+
+    linear, relu, leaky_relu (slope 0.01), abs, tanh, sigmoid, silu; "gelu" is x·Φ(x), as in
+    PyTorch, and "gelu_tanh" its approximation by tanh, JAX's default.
+    """
 
     name: str
 

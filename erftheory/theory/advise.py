@@ -24,7 +24,7 @@ from erftheory.network.imported import aligned_corners
 from erftheory.theory.extents import centres
 from erftheory.theory.interval import ReceptiveField, receptive_field
 from erftheory.theory.lowering import build
-from erftheory.theory.reading import INITS, prepare
+from erftheory.theory.prepare import INITS, prepare
 from erftheory.theory.support import has_gaps, holes
 from erftheory.theory.unproductive import Entry, entries, gaussian_side, opened
 
@@ -101,7 +101,7 @@ def advise(
         )
     one_of("signal", signal, ("variance", "gradient"))
     one_of("init", init, INITS)
-    layers = entries(opened(graph), sizes, signal, init)
+    layers = entries(opened(network), sizes, signal, init)
     whole = receptive_field(network)
     feasible = tuple(
         (

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from erftheory.network.kernel import Kernel
-from erftheory.theory.walk import Edge, Walk, Weight
+from erftheory.theory.walk import Edge, Walk
+from erftheory.theory.weights import Weight
 
 S = TypeVar("S")
 

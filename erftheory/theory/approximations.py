@@ -21,8 +21,8 @@ from erftheory.theory import window as windows
 from erftheory.theory.cumulants import CumulantAlgebra
 from erftheory.theory.interval import extent, receptive_field
 from erftheory.theory.marginal import Marginal
+from erftheory.theory.prepare import prepare
 from erftheory.theory.quadrature import at_tilts, over_period
-from erftheory.theory.reading import prepare
 from erftheory.theory.saddlepoint import Tilts, tilts
 from erftheory.theory.walk import Walk
 
@@ -281,6 +281,8 @@ def _error(lines: list[_Line], root: bool) -> ErrorBound:
         return ErrorBound("approximation", value / 2 if root else value, note, outside)
     scale = 1.0
     for line in lines:
+        if line.marginal.survey.single:  # the one pixel there is has all the weight
+            continue
         held = line.error * len(line.places) / (line.bell.std * math.sqrt(2 * math.pi))
         off = abs(1 - line.mass) if line.whole else min(held, 1.0)
         scale *= 1 + off / max(line.mass - off, 1e-300)

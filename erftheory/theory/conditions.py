@@ -12,7 +12,7 @@ from erftheory.network.layers import AvgPool, MaxPool
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.marginal import SpanAlgebra
 from erftheory.theory.moments import moments
-from erftheory.theory.reading import prepare
+from erftheory.theory.prepare import prepare
 from erftheory.theory.walk import Walk
 
 

@@ -19,7 +19,7 @@ from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.counting import Counts
-from erftheory.theory.reading import prepare
+from erftheory.theory.prepare import prepare
 from erftheory.theory.walk import Walk
 
 Series = tuple[Fraction, tuple[Fraction, ...]]  # mass, κ₁ … κ_r

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from erftheory.network.activations import CURVES
 from erftheory.theory.points import (
     CLASSES,
     Points,
@@ -30,29 +31,7 @@ from erftheory.theory.points import (
     rectified,
     two_replicas,
 )
-
-Weight = int | Fraction | float
-
-HUGE = 1e290
-SMALL = 1 / HUGE
-
-
-def to_float(value: Weight) -> float:
-    """`value` as a float, its size held between 1e-290 and 1e290 (0 stays 0)."""
-    result = value if isinstance(value, float) else _quotient(value)
-    if SMALL <= result <= HUGE:
-        return result
-    if result == 0:
-        return 0.0
-    return math.copysign(min(max(abs(result), SMALL), HUGE), result)
-
-
-def _quotient(value: int | Fraction) -> float:
-    try:
-        result = value.numerator / value.denominator
-    except OverflowError:
-        result = math.inf if value > 0 else -math.inf
-    return result if result or not value else SMALL if value > 0 else -SMALL
+from erftheory.theory.weights import Weight, to_float
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +103,13 @@ def gaussian(second: Weight, level: Weight) -> Law:
     return Law(second, level, 0.0, max(to_float(second) - between, 0.0), between, True)
 
 
-def scaled(law: Law, power: Weight) -> Law:
-    """The unit times √power."""
+def scaled(law: Law, power: Weight, negative: bool = False) -> Law:
+    """The unit times √power, or −√power."""
     factor = to_float(power)
-    if factor == 1:
+    negative = negative and not law.symmetric
+    if factor == 1 and not negative:
         return law
-    root = math.sqrt(factor)
+    root = -math.sqrt(factor) if negative else math.sqrt(factor)
 
     def make() -> Points:
         nodes, probs = law.points
@@ -143,8 +123,8 @@ def scaled(law: Law, power: Weight) -> Law:
         law.between * factor,
         law.symmetric,
         law.make and make,
-        law.view and (lambda: scaled(law.seen, power)),
-        law.gates,
+        law.view and (lambda: scaled(law.seen, power, negative)),
+        None if negative else law.gates,
     )
 
 
@@ -264,69 +244,18 @@ def discrete(law: Law) -> Points:
 # ---- nonlinearities ---------------------------------------------------------------------------
 
 
-_SLOPES = {"relu": Fraction(0), "leaky_relu": Fraction(1, 100), "abs": Fraction(-1)}
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.5 * np.tanh(x / 2)
-
-
-def _sigmoid_slope(x: np.ndarray) -> np.ndarray:
-    return _sigmoid(x) * _sigmoid(-x)
-
-
-def _tanh_slope(x: np.ndarray) -> np.ndarray:
-    return 1 - np.tanh(x) ** 2
-
-
-_GELU = math.sqrt(2 / math.pi)
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    # jax.nn.gelu's default is this approximation
-    return x / 2 * (1 + np.tanh(_GELU * (x + 0.044715 * x**3)))
-
-
-def _gelu_slope(x: np.ndarray) -> np.ndarray:
-    t = np.tanh(_GELU * (x + 0.044715 * x**3))
-    return (1 + t) / 2 + x / 2 * (1 - t * t) * _GELU * (1 + 3 * 0.044715 * x * x)
-
-
-# function, derivative, odd, and where its bend around 0 has ended
-_SMOOTH = {
-    "tanh": (np.tanh, _tanh_slope, True, 8.0),
-    "sigmoid": (_sigmoid, _sigmoid_slope, False, 16.0),
-    "gelu": (_gelu, _gelu_slope, False, 8.0),
-    "silu": (
-        lambda x: x * _sigmoid(x),
-        lambda x: _sigmoid(x) + x * _sigmoid_slope(x),
-        False,
-        16.0,
-    ),
-}
-
-
-def sloped(name: str) -> tuple[Callable, Callable, tuple[float, ...]]:
-    """An activation, its derivative, and the places between which both are smooth."""
-    if name in _SLOPES:
-        s = float(_SLOPES[name])
-        return lambda x: np.where(x > 0, x, s * x), lambda x: np.where(x > 0, 1.0, s), (0.0,)
-    function, slope, _, end = _SMOOTH[name]
-    return function, slope, (-end, 0.0, end)
-
-
 @lru_cache(maxsize=256)
 def activated(law: Law, name: str) -> tuple[Law, Weight]:
     """The law behind an activation, and E[φ′²] before it."""
+    curve = CURVES[name]
     if name == "linear":
         return law, 1
-    if name in _SLOPES:
+    if curve.below is not None:
         return _bent(law, name)
-    function, slope, odd, end = _SMOOTH[name]
-    nodes, probs = grid(law.points, law.within, law.between, (-end, 0.0, end), 16)
-    values, total = function(nodes), probs.sum(0)
+    nodes, probs = grid(law.points, law.within, law.between, curve.bends, 16)
+    values, total = curve(nodes), probs.sum(0)
     means = class_means(values, probs)
-    symmetric = law.symmetric and odd
+    symmetric = law.symmetric and curve.odd
     one_mean = len(means) == 1
     level = 0 if symmetric and one_mean else float(probs.sum(1) @ means**2)
     result = Law(
@@ -338,15 +267,15 @@ def activated(law: Law, name: str) -> tuple[Law, Weight]:
         symmetric,
         lambda: merged(values, probs),
     )
-    return result, float(total @ slope(nodes) ** 2)
+    return result, float(total @ curve.slope(nodes) ** 2)
 
 
 @lru_cache(maxsize=256)
 def gate(law: Law, name: str) -> Weight:
     """E[φ′²] in front of an activation: the second value of `activated`, alone."""
-    if name not in _SLOPES:
+    s = CURVES[name].below
+    if s is None:
         return activated(law, name)[1]
-    s = _SLOPES[name]
     if law.symmetric or s == -1:
         return (1 + s * s) / 2
     nodes, probs = law.points
@@ -357,8 +286,7 @@ def gate(law: Law, name: str) -> Weight:
 
 def _bent(law: Law, name: str) -> tuple[Law, Weight]:
     """ReLU, leaky ReLU and abs: slope 1 above 0 and s below, in closed form."""
-    exact = _SLOPES[name]
-    s = float(exact)
+    s = float(CURVES[name].below or 0)
     nodes, probs = law.points
     total = probs.sum(0)
     variance = law.within + law.between

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Graph, GraphNetwork, Input, Node, Sum, unrolled
+from erftheory.network.graph import Builder, Graph, GraphNetwork, Input, Node, Sum, unrolled
+from erftheory.theory.branches import repeats_fixed
 from erftheory.theory.gains import Gains
-from erftheory.theory.lowering import build
-from erftheory.theory.reading import INITS, meets, prepare, repeats_fixed
-from erftheory.theory.walk import SIGNALS, Walk
+from erftheory.theory.meanfield import meanfield_gains
 
 
 class Between(GraphNetwork):
@@ -40,8 +38,6 @@ class Between(GraphNetwork):
 
     def gains(self, signal: str, init: str) -> Gains:
         """Those of the whole network, on the nodes that are left."""
-        from erftheory.theory.meanfield import meanfield_gains
-
         found, place = meanfield_gains(self.whole, signal, init), set(self.kept)
         gains = Gains()
         for new, old in enumerate(self.kept):
@@ -61,6 +57,22 @@ class Between(GraphNetwork):
             if new and old in found.gates:
                 gains.gates[new] = found.gates[old]
         return gains
+
+
+def ending_at(network: Network, node: int) -> Network:
+    """The network up to a node of its graph; of a part, written out, with the whole's gains."""
+    builder = Builder(network.graph.ndim)
+    builder.nodes = list(network.graph.nodes)
+    graph = builder.finish(node)
+    if not isinstance(network, Between):
+        return GraphNetwork(graph)
+    needed = {node}
+    for index in range(node, -1, -1):
+        if index in needed:
+            needed.update(network.graph.nodes[index].inputs)
+    kept = tuple(network.kept[i] for i in sorted(needed | {0}))
+    found = Between(graph, network.whole, kept, lambda: found)
+    return found
 
 
 def between(network: Network, source: str | None = None, output: str | None = None) -> Network:
@@ -105,42 +117,6 @@ def _deep(graph: Graph, network: Network, source: str, output: str | None) -> Be
             "on the way to the output"
         )
     return _cut(whole, start, lambda: _deep(graph, network, source, output))
-
-
-def gains_of(network: Network, signal: str, init: str) -> Gains:
-    """Gains from the forward pass: of the whole network, where a part of it is read."""
-    from erftheory.theory.meanfield import meanfield_gains
-
-    if isinstance(network, Between):
-        return network.gains(signal, init)
-    return meanfield_gains(network.graph, signal, init)
-
-
-def written_out(network: Network) -> Network:
-    """The same network, or part of one, with every repetition as copies of its body."""
-    return (
-        network.unrolled()
-        if isinstance(network, Between)
-        else GraphNetwork(unrolled(network.graph))
-    )
-
-
-def walk_between(network: Network, signal: str, init: str | None) -> Walk:
-    """`prepare`, with the gains of the whole network where a part of it is read."""
-    if not isinstance(network, Between):
-        return prepare(network, signal, init)
-    one_of("signal", signal, SIGNALS)
-    one_of("init", init, INITS)
-    kind = "variance" if signal == "magnitude" else signal
-    if init is None or not meets(network.graph):
-        walk = build(network, kind)
-    else:
-        walk = build(network, kind, gains_of(network, kind, init))
-    if not walk.correlated:
-        return walk
-    network = written_out(network)
-    gains = None if init is None else gains_of(network, kind, init)
-    return build(network, kind, gains, lifted=True)
 
 
 def _cut(whole: Graph, start: int, deep: Callable[[], Between]) -> Between:

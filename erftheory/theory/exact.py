@@ -17,11 +17,12 @@ from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.theory import window as windows
 from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolved, steps, work
-from erftheory.theory.endpoints import between, walk_between
+from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.interval import extent, receptive_field
 from erftheory.theory.marginal import Marginal
+from erftheory.theory.prepare import prepare
 from erftheory.theory.support import has_gaps, holes
 from erftheory.theory.tilted import Line
 from erftheory.theory.walk import Walk
@@ -94,7 +95,7 @@ def exact(
             f"padding_mode: got {padding_mode!r} without image; takes an image beside it"
         )
     network = between(network, source, output)
-    walk = walk_between(network, signal, init)
+    walk = prepare(network, signal, init)
     reading = _Signed if walk.signed or walk.restricted else _Positive
     return reading(network, walk, signal, unit, method, window).erf()
 
@@ -148,6 +149,15 @@ class _Reading(ABC):
             receptive_field=_LazyField(self.network),
             **what,
         )
+
+    def meets_signal(self, some: bool | np.bool_) -> None:
+        """Refuse a window of holes alone."""
+        if not some and not self.whole:
+            spans = " x ".join(f"{o} to {o + n - 1}" for o, n in zip(self.offset, self.shape))
+            raise ValueError(
+                f"window: got pixels {spans}, holes that no path reaches; takes a window with "
+                "some of the signal in it"
+            )
 
     def transformed(self, method: str, around=None) -> np.ndarray:
         from erftheory.theory.transform import transform_map  # JAX, which few readings need
@@ -232,6 +242,7 @@ class _Positive(_Reading):
         else:
             lines = [self.line(0)]
         logs = [line.log for line, _ in lines]
+        self.meets_signal(all(np.isfinite(log.max()) for log in logs))
         inside = math.prod(float(np.exp(log).sum()) for log in logs)
         bound = sum(float(line.error.max()) for line, _ in lines)
         if self.root:
@@ -282,6 +293,7 @@ class _Positive(_Reading):
                 around = None if self.whole else (self._around(a),)
                 line = self.walk.axis(a)
                 lines.append(transform_map(line, place, (first,), (size,), method, around))
+            self.meets_signal(all(x.any() for x in lines))
             metadata = {} if self.whole else {"inside": math.prod(float(x.sum()) for x in lines)}
             sides = [magnitude(x) for x in lines] if self.root else lines
             gaps = tuple(x == 0 for x in lines) if has_gaps(self.walk) else None
@@ -289,6 +301,7 @@ class _Positive(_Reading):
         around = None if self.whole else tuple(map(self._around, range(self.walk.ndim)))
         if not self.whole:
             values = self.transformed(method, around)
+            self.meets_signal(values.any())
             inside = {"inside": float(values.sum())}
             kept = magnitude(values) if self.root else values
             return self.record(method, error, map=kept, metadata=inside, holes=lambda: self.holes)
@@ -329,8 +342,10 @@ class _Signed(_Reading):
         if self.method == "auto" and not self.walk.signed and cheap:
             method = "direct"
         separable = self.walk.separable and not self.walk.restricted
-        values = None
-        if not separable or not self.whole:
+        values, metadata = None, {}
+        if not self.whole:
+            values, metadata = self._cut(method)
+        elif not separable:
             values = self.transformed(method)
         error = self.rounding(method)
         if method == "direct" and values is not None and not self.walk.signed:
@@ -342,9 +357,21 @@ class _Signed(_Reading):
             error = self._cancelled(error, lines)
             return self.record(method, error, marginals=lines, holes=lambda: self.holes)
         error = self._cancelled(error, [values])
-        metadata = {} if self.whole else {"inside": float(values.sum())}
         kept = np.asarray(magnitude(values)) if self.root else values
         return self.record(method, error, map=kept, metadata=metadata, holes=lambda: self.holes)
+
+    def _cut(self, method: str) -> tuple[np.ndarray, dict[str, float]]:
+        """The window of the whole map, and its share: units of other phases have other sums."""
+        from erftheory.theory.transform import transform_map
+
+        first = tuple(low for low, _ in self.support)
+        shape = tuple(high - low + 1 for low, high in self.support)
+        whole = transform_map(self.walk, self.position, first, shape, method)
+        rows = zip(self.offset, first, self.shape)
+        values = whole[tuple(slice(o - f, o - f + n) for o, f, n in rows)]
+        self.meets_signal(values.any())
+        total = float(whole.sum())
+        return values, {"inside": float(values.sum()) / total if total else math.nan}
 
     def _cancelled(self, error: ErrorBound, parts: list[np.ndarray]) -> ErrorBound:
         """The error of the map of sum 1: signed weights cancel, and their errors do not."""

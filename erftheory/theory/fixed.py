@@ -1,229 +1,189 @@
-"""Fixed layers in the variance signal: composed as gradients first and squared afterwards.
-
-Zero-mean random weights make gradients on different paths uncorrelated; fixed taps (average
-pooling, linear interpolation) do not. So all fixed paths between two random layers act on powers by
-the squares of their summed taps T: E g_in² = T² ∗ E g_out². That needs a g_out without correlation
-from pixel to pixel; `remembers` says where there is some.
-"""
+"""What edges of the plane do to second moments of gradients, in lattice points (`lags`)."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
+from operator import add, sub
+from typing import Any
 
 from erftheory.network.kernel import Kernel
-from erftheory.theory.lags import lift, reader, within
-from erftheory.theory.runs import joined, memories, unmasked
-from erftheory.theory.walk import Factor, Port, RawEdge
+from erftheory.theory.walk import Factor, RawEdge, Walk
+from erftheory.theory.weights import Weight, quotient, root
 
-# What `ErrorBound.note` says where correlations matter (`remembers`).
+# What `ErrorBound.note` says where lags are followed nearly.
 CORRELATED = "correlations of gradients behind fixed layers are followed only nearly"
+Place = tuple[int, ...]
 
 
-def square_fixed(raw, order, outputs, jumps, lifted=False):
-    """Replace fixed edges, and runs of them, by their effect on powers; `raw` by arrival port.
+class PlaneLags:
+    """Operators of edges on the plane; `jumps` are the lattice points per pixel of every node."""
 
-    Returns the edges, and whether powers alone fall short (`remembers`); `jumps` are the lattice
-    points per pixel of every node. With `lifted`, lags are followed as well (`theory/lags.py`), and
-    the second value says whether something was left out.
-    """
-    if not any(e.kind == "fixed" for edges in raw.values() for e in edges):
-        return raw, False
-    ports = [p for p, _ in outputs]
-    result = joined(raw, order, ports, _squared)
-
-    def shared(edge, node: int) -> bool:
-        places = edge.run
-        return len({tuple(p % j for p, j in zip(q, jumps[node])) for q in places}) < len(places)
-
-    apart = {
-        id(e): (shared(e, port[0]), shared(e, e.reader[0]))
-        for port, edges in result.items()
-        for e in edges
-        if e.run
-    }
-    if lifted:
-        result, whole = lift(result, order, ports, _Moves(jumps))
-        return result, not whole
-    return result, remembers(result, order, lambda e: apart.get(id(e), (False, False)))
-
-
-def remembers(arriving, order, ends) -> bool:
-    """Whether correlations of gradients matter, which powers alone do not know.
-
-    A fixed layer whose outputs read several inputs each correlates the gradients at these inputs,
-    and shared weights carry that through convolutions: E g_t g_{t+τ} = v ∗ E g_t g_{t+τ}. It
-    comes back to the powers in a fixed layer some of whose inputs are read by several outputs.
-    `ends` says of an edge whether it does the one, and whether the other.
-    """
-    correlated: set[Port] = set()
-    for port in order:
-        for e in arriving.get(port, ()):
-            correlates, adds = ends(e)
-            if e.reader in correlated and adds:
-                return True
-            if correlates or e.reader in correlated:
-                correlated.add(port)
-    return False
-
-
-def _taps(edge, shift) -> dict[tuple[int, ...], Fraction]:
-    """Amplitudes of one fixed edge by lattice point, the run's shift included."""
-    found = {shift: Fraction(1)}
-    for f in edge.factors:
-        taps = zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
-        steps = [(tuple(a * s for a, s in zip(i, f.spacing)), Fraction(v)) for i, v in taps if v]
-        found = {tuple(map(sum, zip(p, q))): u * v for p, u in found.items() for q, v in steps}
-    return found
-
-
-class _Moves:
-    """What edges of the plane do to lags, in lattice points."""
-
-    def __init__(self, jumps):
+    def __init__(self, jumps: Sequence[Place]):
         self.jumps, self.ndim = jumps, len(jumps[0])
-        self.products: dict[int, dict] = {}  # by run: difference of lags to squared taps
+        self.products: dict[tuple[int, int], tuple] = {}
 
-    def span(self, edge, port) -> tuple[int, ...]:
-        return tuple(max(axis) - min(axis) for axis in zip(*edge.run)) if edge.run else ()
+    # ---- runs ---------------------------------------------------------------------------------
 
-    def back(self, edge, port, reach) -> tuple[int, ...]:
-        return tuple(map(sum, zip(reach, self.span(edge, port)))) if edge.run else reach
+    def joined(self, e: RawEdge, on: RawEdge, port) -> RawEdge | None:
+        """`e` and, nearer to the output, the fixed edge `on`, as one; None if they are none."""
+        if on.still and len(on.amplitudes) == 1:
+            return replace(e, reader=on.reader, gain=e.gain * on.gain)
+        if e.kind == "routing":
+            return None
+        own, between = self.jumps[port[0]], self.jumps[e.reader[0]]
+        if on.restrict and (
+            own != between or any(n % j for p in e.amplitudes for n, j in zip(p, between))
+        ):
+            return None  # pixels that the coarser grid between them does not have
+        taps: dict[Place, Fraction] = defaultdict(Fraction)
+        for p, u in e.amplitudes.items():
+            for q, v in on.amplitudes.items():
+                taps[tuple(map(add, p, q))] += u * v
+        common = quotient(e.gain, e.square) * quotient(on.gain, on.square)
+        return _summed(e, on.reader, common, taps, e.restrict or on.restrict)
 
-    def of(self, edge, port, lag, out, farthest):
-        """Yields (lag at the port, edge, whether exact) for lags up to `farthest`; `out` is `lag`
-        of the reader or −lag."""
-        origin, jump = reader(edge.reader, lag), self.jumps[port[0]]
-        if not edge.run:
-            memory = edge.memory if any(lag) else 1.0
-            aligned = not any(n % j for n, j in zip(lag, jump))
-            if memory and aligned and within(lag, farthest):
-                gain = edge.gain if memory == 1 else edge.gain * memory
-                exact = not (edge.nearly and any(lag))
-                yield lag, replace(edge, reader=origin, gain=gain), exact
+    def merged(self, edges: Sequence[RawEdge]) -> list[RawEdge]:
+        """Parallel fixed edges as one: amplitudes add, whose squares are known."""
+        first = edges[0]
+        if len({e.restrict for e in edges}) > 1:
+            return list(edges)
+        common = quotient(first.gain, first.square)
+        taps: dict[Place, Fraction] = defaultdict(Fraction)
+        for e in edges:
+            size = Fraction(root(quotient(quotient(e.gain, e.square), common)))
+            for p, v in e.amplitudes.items():
+                taps[p] += size * v
+        return [_summed(first, first.reader, common, taps, first.restrict)]
+
+    # ---- lags ---------------------------------------------------------------------------------
+
+    def hull(self, e: RawEdge, port) -> tuple[Place, Place]:
+        """The first and last place of the taps, one entry an axis."""
+        if e.kind == "random":  # a repetition, whose paths without weights stay at a pixel
+            return (0,) * self.ndim, (0,) * self.ndim
+        if e.taps is None:
+            reach = [
+                sum(f.count * s[axis] * (k.shape[axis] - 1) for f, k, s in _plain(e))
+                for axis in range(self.ndim)
+            ]
+            return e.shift, tuple(map(add, e.shift, reach))
+        return tuple(map(min, zip(*e.taps))), tuple(map(max, zip(*e.taps)))
+
+    def overlaps(self, e: RawEdge, port) -> bool:
+        """Whether several outputs of a max pool read one pixel."""
+        if e.kind == "random":
+            return False
+        jump = self.jumps[e.reader[0]]
+        rests = {tuple(n % j for n, j in zip(p, jump)) for p in e.amplitudes}
+        return len(rests) < len(e.amplitudes)
+
+    def kept(self, e: RawEdge, port, lag: Place) -> RawEdge | None:
+        """A random edge at a lag; None where the reader has no such pixels."""
+        jump = self.jumps[e.reader[0]]
+        return None if any(n % j for n, j in zip(lag, jump)) else e
+
+    def pair(
+        self, port, lag: Place, e: RawEdge, f: RawEdge, factor: Weight,
+        allowed: Callable[[Place], bool], turned: Callable[[Place], bool],
+    ) -> Iterator[tuple[Place, RawEdge]]:  # fmt: skip
+        """Products of two gradients that come to one port by two edges, by lag of the readers."""
+        restrict = e.restrict or f.restrict
+        if e.still and f.still:
+            if allowed(lag):
+                place = _turn((0,) * self.ndim, lag, turned)
+                yield lag, RawEdge(None, factor, (), place, restrict)
             return
-        back = (0,) * self.ndim if out == lag else lag  # R(t, −τ) = R(t − τ, τ)
-        for step, (factor, kernel, spacing, shift) in self._products(edge).items():
-            to = tuple(map(sum, zip(out, step)))
-            if any(n % j for n, j in zip(to, jump)) or not within(to, farthest):
+        if e is f and e.taps is None and not any(lag) and allowed(lag):  # keeps kernels as they are
+            factors = tuple(
+                Factor(k.map(lambda tap: tap * tap), f.spacing, f.count) for f, k, _ in _plain(e)
+            )
+            yield lag, RawEdge(None, factor * e.square, factors, e.shift, restrict)
+        same = e.reader == f.reader
+        jump = self.jumps[e.reader[0]], self.jumps[f.reader[0]]
+        grid = tuple(map(math.gcd, *jump))
+        for step in self._known(e, f)[2]:
+            to = tuple(map(add, lag, step))
+            if any(n % j for n, j in zip(to, grid)) or not allowed(to):
                 continue
-            memory = (edge.memory if any(to) else 1.0) * (edge.before if any(lag) else 1.0)
-            if memory:
-                gain = edge.gain * factor if memory == 1 else edge.gain * factor * memory
-                place = tuple(map(sum, zip(shift, back)))
-                factors = (Factor(kernel, spacing),)
-                yield (
-                    to,
-                    RawEdge(origin, gain, factors, place, edge.restrict, "random"),
-                    not edge.nearly or memory == 1,
-                )
+            if e is f and e.taps is None and not any(lag) and not any(step):
+                continue
+            if same and any(n % j for n, j in zip(to, jump[0])):
+                continue
+            kernel, spacing, shift = self._product(e, f, step)
+            gain = factor * kernel.scale
+            place = _turn(shift, to, turned)
+            yield to, RawEdge(None, gain, (Factor(kernel, spacing),), place, restrict)
 
-    def _products(self, edge) -> dict:
-        """By δ, Σ_a f_a f_{a+δ} over Σ f_a², and the kernel of the products of mass 1."""
-        if id(edge) not in self.products:
-            taps, found = edge.run, {}
-            whole = sum(v * v for v in taps.values())
-            steps = {tuple(b - a for a, b in zip(p, q)) for p in taps for q in taps}
-            for step in sorted(steps):
-                pairs = {
-                    p: v * taps[q]
-                    for p, v in taps.items()
-                    if (q := tuple(map(sum, zip(p, step)))) in taps
-                }
-                mass = sum(pairs.values())
-                if mass:
-                    kernel = _dense({p: v / mass for p, v in pairs.items()})
-                    found[step] = (mass / whole, *kernel)
-            self.products[id(edge)] = found
-        return self.products[id(edge)]
+    def _known(self, e: RawEdge, f: RawEdge) -> tuple:
+        key = id(e), id(f)
+        if key not in self.products:  # e and f are kept beside, so that their ids stay theirs
+            steps = sorted({tuple(map(sub, a, b)) for a in e.amplitudes for b in f.amplitudes})
+            self.products[key] = e, f, steps, {}
+        return self.products[key]
 
+    def _product(self, e: RawEdge, f: RawEdge, step: Place) -> tuple[Kernel, Place, Place]:
+        """f_a f′_{a − step} as a kernel on its lattice."""
+        known = self._known(e, f)[3]
+        if step not in known:
+            joint = _winners(e, f) if e.kind == f.kind == "routing" else None
+            values = {}
+            for a, v in e.amplitudes.items():
+                b = tuple(map(sub, a, step))
+                if b in f.amplitudes:
+                    values[a] = joint(a, b) if joint else v * f.amplitudes[b]
+            known[step] = dense(values)
+        return known[step]
 
-def _squared(source, paths):
-    """One edge from `source` that acts on powers as all `paths` together."""
-    fixed = [e for path in paths for e in path if e.kind == "fixed"]
-    if len(paths) == 1 and len(fixed) <= 1:
-        path = paths[0]
-        factors = tuple(
-            Factor(f.kernel.map(lambda tap: tap * tap), f.spacing, f.count)
-            for e in fixed
-            for f in e.factors
-        )
-        shift = tuple(map(sum, zip(*(e.shift for e in path))))
-        gain = math.prod(e.gain for e in path)
-        grid = next((e.restrict for e in fixed if e.restrict), None)
-        run = _taps(fixed[0], shift) if fixed else None
-        return RawEdge(source, gain, factors, shift, grid, "random", run, **_kept(path))
-    return _composed(source, paths)
+    def single(
+        self, port, lag: Place, e: RawEdge, other,
+        allowed: Callable[[Place], bool], turned: Callable[[Place], bool],
+    ) -> Iterator[tuple[Place, RawEdge]]:  # fmt: skip
+        """A gradient that comes to a port by an edge, beside one at `other`."""
+        grid = tuple(map(math.gcd, self.jumps[e.reader[0]], self.jumps[other[0]]))
+        for place, tap in e.amplitudes.items():
+            to = tuple(map(add, lag, place))
+            if allowed(to) and not any(n % j for n, j in zip(to, grid)):
+                yield to, RawEdge(None, e.mean * tap, (), _turn(place, to, turned), e.restrict)
 
 
-def _kept(path) -> dict:
-    before, memory, nearly = memories(path)
-    return {"memory": memory, "before": before, "nearly": nearly}
+def _turn(place: Place, lag: Place, turned: Callable[[Place], bool]) -> Place:
+    """S_AB(t, δ) = S_BA(t + δ, −δ)."""
+    return tuple(map(sub, place, lag)) if turned(lag) else place
 
 
-def _composed(source, paths):
-    """Sum the taps of all paths as gradients, then square."""
-    total: dict = defaultdict(lambda: 0)
-    common: Fraction | float = 1
-    grid = None
-    for path in paths:
-        unmasked(path)
-        taps: dict = {(0,) * len(path[0].shift): Fraction(1)}
-        power: Fraction | float = 1
-        for e in path:
-            if grid is not None and e.restrict is None and _off(e, grid):
-                raise ValueError(
-                    "network: got a pooling right below an up-sampling in the variance signal; "
-                    "takes a convolution between them"
-                )
-            taps, factor = _through(taps, e)
-            power = power * factor
-            grid = e.restrict or grid
-        if len(paths) == 1:
-            amplitude, common = Fraction(1), power
-        else:  # amplitudes of different paths add: square roots of their powers
-            amplitude = Fraction(math.sqrt(power))
-        for place, tap in taps.items():
-            total[place] += amplitude * tap
-    power = sum(t * t for t in total.values())
-    kernel, spacing, shift = _dense({p: t * t / power for p, t in total.items()})
-    factor = (Factor(kernel, spacing),)
-    kept = _kept(paths[0])
-    return RawEdge(source, common * power, factor, shift, grid, "random", dict(total), **kept)
-
-
-def _off(e, grid) -> bool:
-    places = [s for f in e.factors for s in f.spacing] and [
-        (s, g) for f in e.factors for s, g, k in zip(f.spacing, grid, f.kernel.shape) if k > 1
-    ]
-    return any(s % g for s, g in places)
-
-
-def _through(taps: dict, e):
-    """Taps after one edge, mass 1 kept, and the power by which the edge scales amplitudes²."""
-    power: Fraction | float = e.gain
+def _plain(e: RawEdge) -> Iterator[tuple[Factor, Kernel, Place]]:
     for f in e.factors:
-        mass = Fraction(f.kernel.scale)
-        entries = [
-            (tuple(a * s for a, s in zip(index, f.spacing)), Fraction(v) / mass)
-            for index, v in zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
-        ]
-        power = power / sum(v * v for _, v in entries)
-        new: dict = defaultdict(lambda: Fraction(0))
-        for place, tap in taps.items():
-            for step, v in entries:
-                new[tuple(a + b for a, b in zip(place, step))] += tap * v
-        taps = new
-    moved = {tuple(a + b for a, b in zip(p, e.shift)): t for p, t in taps.items()}
-    return moved, power
+        assert not isinstance(f.kernel, Walk)
+        yield f, f.kernel, f.spacing
 
 
-def _dense(taps: dict) -> tuple[Kernel, tuple[int, ...], tuple[int, ...]]:
-    """Scattered taps as a kernel on the coarsest lattice that holds them."""
-    shift = tuple(min(axis) for axis in zip(*taps))
+def _summed(e: RawEdge, reader: Any, common: Weight, taps: dict, restrict) -> RawEdge:
+    found = {place: tap for place, tap in taps.items() if tap}
+    zero = (0,) * len(e.shift)
+    power = sum((t * t for t in found.values()), Fraction(0))
+    edge = replace(e, reader=reader, gain=common * power, factors=(), shift=zero, taps=found)
+    return replace(edge, restrict=restrict)
+
+
+def _winners(e: RawEdge, f: RawEdge) -> Callable[[Place, Place], Fraction]:
+    """Probability that a pixel is the largest of two windows of which it is taps a and b."""
+
+    def chance(a: Place, b: Place) -> Fraction:
+        union = {tuple(map(sub, p, a)) for p in e.amplitudes}
+        union |= {tuple(map(sub, p, b)) for p in f.amplitudes}
+        return Fraction(1, len(union))
+
+    return chance
+
+
+def dense(taps: dict[Place, Fraction]) -> tuple[Kernel, Place, Place]:
+    """Scattered taps as a kernel on the coarsest lattice that holds them; spacing and shift."""
+    shift = tuple(map(min, zip(*taps)))
     spacing = tuple(
         math.gcd(*(p - first for p in axis)) or 1 for axis, first in zip(zip(*taps), shift)
     )

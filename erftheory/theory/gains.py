@@ -14,8 +14,7 @@ from typing import NamedTuple
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.imported import Scale
 from erftheory.network.layers import Layer
-
-Weight = int | Fraction | float
+from erftheory.theory.weights import Weight
 
 
 class Link(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.walk import Weight
+from erftheory.theory.weights import Weight
 
 
 @dataclass

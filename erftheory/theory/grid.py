@@ -25,8 +25,8 @@ from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import flatten
 from erftheory.theory.interval import receptive_field
+from erftheory.theory.prepare import INITS
 from erftheory.theory.pulling import Signal, Unreached, pull
-from erftheory.theory.reading import INITS
 from erftheory.theory.walk import SIGNALS
 
 EPS = float(np.finfo(np.float64).eps)
@@ -100,9 +100,6 @@ class _Grid:
         ndim = network.ndim
         self.image = _image(image, ndim)
         self.flat = flatten(network, self.image, self.kind, init, mode)
-        self.signed = any(
-            node.step is not None and node.step.kernel.signed for node in self.flat.nodes
-        )
         if self.kind == "variance" and any(
             node.step is not None and node.step.kind == "random" and node.step.kernel.signed
             for node in self.flat.nodes
@@ -154,7 +151,7 @@ class _Grid:
             batch = units[start : start + size]
             found = pull(self.flat, batch)
             plane = self._plane(batch, found.mass)
-            beside = pull(self.flat, batch, absolute=True) if self.signed else None
+            beside = pull(self.flat, batch, absolute=True) if self.flat.signed else None
             for i, unit in enumerate(batch):
                 yield self._record(found, i, unit, plane[i], beside)
 
@@ -175,7 +172,7 @@ class _Grid:
             error = ErrorBound("approximation", math.inf, f"{ALIGNED}, read as on the plane")
         elif own_rims(self.network.graph) and (lost is None or abs(lost) > 1e-9):
             error = ErrorBound("approximation", math.inf, RIMS)
-        if total <= 0 and not self.signed:
+        if total <= 0 and not self.flat.signed:
             raise Unreached(f"unit: got {unit}, which no input reaches; takes a connected unit")
         if self.root:
             parts = [np.sqrt(part) for part in parts]
@@ -219,7 +216,7 @@ class _Grid:
     def _plane(self, units: list[tuple[int, ...]], mass: float) -> list[_Mass | None]:
         """Each unit's mass on the unbounded plane over e^mass, which the map on the image was
         divided by, as log and sign; None where it is not known."""
-        if not self.flat.uneven and not self.signed:
+        if not self.flat.uneven and not self.flat.signed:
             return [(0.0, 1.0)] * len(units)
         graph = self.network.graph
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
@@ -237,7 +234,7 @@ class _Grid:
         phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
         chosen = sorted(set(phases.values()))
         found = pull(flat, chosen)
-        beside = pull(flat, chosen, absolute=True) if self.signed else found
+        beside = pull(flat, chosen, absolute=True) if self.flat.signed else found
         sums: dict[tuple[int, ...], _Mass | None] = {}
         for i, phase in enumerate(chosen):
             total, whole = (math.prod(float(part[i].sum()) for part in s.parts) * math.exp(s.scale)

@@ -18,8 +18,8 @@ from erftheory.erf import ERF
 from erftheory.network.base import Network
 from erftheory.theory.grid import exact_units
 from erftheory.theory.marginal import Marginal
+from erftheory.theory.prepare import prepare
 from erftheory.theory.pulling import Unreached
-from erftheory.theory.reading import prepare
 
 PHASES = 64  # output phases up to which all are looked at; beyond, so many on diagonals
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from erftheory.theory.distribution import Law, discrete, discrete_law, sloped
+from erftheory.network.activations import CURVES
+from erftheory.theory.distribution import Law, discrete, discrete_law
 from erftheory.theory.points import CLASSES, density, grid
 
-_IDENTITY = (lambda x: x, np.ones_like, ())
 _FAR = 8.0  # deviations beyond which nothing counts
 
 
@@ -61,7 +61,7 @@ def behind(out: Law, law: Law, name: str) -> Law:
     if law.gaussian:
         known = partial(_gaussian, law.within, law.between, name)
         # GELU and SiLU dip below 0 on the left: the largest h gives the gate, not quite the value
-        rises = name not in ("gelu", "silu")
+        rises = CURVES[name].rises
         return replace(out, pooled=known if rises else None, gates=lambda count: known(count).gates)
     return replace(out, gates=lru_cache(partial(_gates, law, name)))
 
@@ -69,7 +69,7 @@ def behind(out: Law, law: Law, name: str) -> Law:
 @lru_cache(maxsize=256)
 def _gaussian(within: float, between: float, name: str, count: int) -> Pooled:
     """φ(max h) for h = √between·z + √within·t, z common to the pixels: Legendre panels."""
-    function, slope, breaks = _IDENTITY if name == "linear" else sloped(name)
+    curve = CURVES[name]
     sd, spread = math.sqrt(within), math.sqrt(between)
     z, p = np.zeros(1), np.ones(1)
     if spread:
@@ -78,14 +78,14 @@ def _gaussian(within: float, between: float, name: str, count: int) -> Pooled:
         p = p / p.sum()
     mean = spread * z
     if not sd:
-        values, squares, law = function(mean)[:, None], slope(mean)[:, None] ** 2, np.ones((1, 1))
-        most = law
+        values, squares = curve(mean)[:, None], curve.slope(mean)[:, None] ** 2
+        law = most = np.ones((1, 1))
     else:
-        inner = [np.clip((b - mean) / sd, -_FAR, _FAR) for b in breaks]
+        inner = [np.clip((b - mean) / sd, -_FAR, _FAR) for b in curve.bends]
         far = np.full_like(mean, _FAR)
         t, w = _panels(np.stack([-far, *inner, far], axis=1))
         places = mean[:, None] + sd * t
-        values, squares = function(places), slope(places) ** 2
+        values, squares = curve(places), curve.slope(places) ** 2
         law = w * density(t)
         most = law * count * ndtr(t) ** (count - 1)
         law, most = (x / x.sum(1, keepdims=True) for x in (law, most))
@@ -129,9 +129,9 @@ def _largest(probs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _gates(law: Law, name: str, count: int) -> float:
-    function, slope, breaks = sloped(name)
-    places, probs = grid(law.points, law.within, law.between, breaks, CLASSES)
-    order = np.argsort(function(places), kind="stable")
-    squares, probs = slope(places[order]) ** 2, probs[:, order]
+    curve = CURVES[name]
+    places, probs = grid(law.points, law.within, law.between, curve.bends, CLASSES)
+    order = np.argsort(curve(places), kind="stable")
+    squares, probs = curve.slope(places[order]) ** 2, probs[:, order]
     base = float(probs.sum(0) @ squares)
     return float(_largest(probs, count).sum(0) @ squares) / base if base else 1.0

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Graph, Loop
+from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.kernel import Kernel
-from erftheory.network.layers import Dropout, Layer, Step
-from erftheory.theory.fixed import square_fixed
+from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
+from erftheory.theory.fixed import PlaneLags
 from erftheory.theory.gains import Gains, Link, structural_gains
-from erftheory.theory.lags import agreement
-from erftheory.theory.walk import Edge, Factor, Port, RawEdge, Walk, Weight, merge_factors
+from erftheory.theory.lags import Moments, second_moments
+from erftheory.theory.slopes import mask_gate, slope_gate
+from erftheory.theory.walk import Edge, Factor, Gate, Port, RawEdge, Walk, merge_factors
+from erftheory.theory.weights import Weight, power, to_float
 
 
 def build(
-    network: Network,
-    signal: str = "variance",
-    gains: Gains | None = None,
-    raw: bool = False,
-    lifted: bool = False,
+    network: Network, signal: str = "variance", gains: Gains | None = None, raw: bool = False
 ) -> Walk:
     """The walk of a network.
 
@@ -28,7 +27,6 @@ def build(
       signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
       gains: power gain of every link, from the forward pass; None weights every tap as given.
       raw: weights of edges are the numbers of equal edges, not probabilities.
-      lifted: follow correlations of gradients behind fixed layers; repetitions are written out.
 
     Raises:
       ValueError: a global operation, whose receptive field has no end.
@@ -41,16 +39,44 @@ def build(
         )
     if gains is None:
         gains = structural_gains(graph, signal)
-    return _Lowering(graph, _fine(graph), signal, gains, raw, lifted).walk()
+    return _Lowering(graph, _fine(graph), signal, gains, raw).walk()
 
 
-def raw_edges(
-    graph: Graph, signal: str, gains: Gains
-) -> tuple[dict[Port, list[RawEdge]], tuple[int, ...]]:
-    """The edges of a walk before they are normalised, by the port they arrive at, and `fine`."""
+def states(graph: Graph, signal: str, gains: Gains) -> tuple[Moments, tuple[int, ...]]:
+    """What arrives at every port before it is normalised, and lattice points per pixel."""
     fine = _fine(graph)
     lowering = _Lowering(graph, fine, signal, gains)
-    return lowering.edges()[0], fine
+    raw, outputs = lowering.gradients(), [p for p, _ in lowering.outputs()]
+    if signal == "gradient":
+        return Moments(raw, lowering.order(raw, outputs), True, False), fine
+    inputs = [p for p, _ in lowering.inputs()]
+    return lowering.moments(raw, outputs, inputs, runs=False), fine
+
+
+def transferred(
+    graph: Graph, gains: Gains, start: dict[Port, Weight], stop: int = 0
+) -> dict[Port, Weight]:
+    """Power that arrives at the ports of node `stop` from powers, uncorrelated, at some ports."""
+    lowering = _Lowering(graph, _fine(graph), "variance", gains)
+    raw = lowering.gradients(max(node for node, _ in start), stop)
+    ends = [(stop, g) for g in range(len(gains.channels[stop]))]
+    found = lowering.moments(raw, list(start), ends)
+    mass: dict[Any, Weight] = dict(start)
+    for state in found.order:
+        for e in found.arriving.get(state, ()):
+            mass[state] = mass.get(state, 0) + _times(e.gain, mass[e.reader])
+    return {port: mass[port] for port in ends if port in mass}
+
+
+def through(graph: Graph, gains: Gains, index: int) -> list[list[Weight]]:
+    """Amplitudes of the paths without weights through a repetition, from group to group."""
+    return _Lowering(graph, _fine(graph), "variance", gains).passed(index)
+
+
+def _times(a: Weight, b: Weight) -> Weight:
+    if isinstance(a, float) or isinstance(b, float):
+        return to_float(to_float(a) * to_float(b))
+    return a * b
 
 
 def _fine(graph: Graph) -> tuple[int, ...]:
@@ -59,49 +85,50 @@ def _fine(graph: Graph) -> tuple[int, ...]:
 
 class _Lowering:
     def __init__(
-        self,
-        graph: Graph,
-        fine: tuple[int, ...],
-        signal: str,
-        gains: Gains,
-        raw: bool = False,
-        lifted: bool = False,
+        self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains, raw: bool = False
     ):
         self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
-        self.raw, self.lifted = raw, lifted
+        self.raw = raw
         self.ndim = graph.ndim
         self.still = (0,) * self.ndim
         # lattice points per pixel of every node
         self.jumps = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in graph.rates]
 
-    def edges(self) -> tuple[dict[Port, list[RawEdge]], bool]:
-        """Edges by the port they arrive at, fixed layers squared; `Walk.correlated`."""
-        raw = self._edges()
-        if self.signal == "gradient":
-            return raw, False
-        return square_fixed(raw, self._order(raw), self._outputs(), self.jumps, self.lifted)
-
     def walk(self) -> Walk:
-        raw, correlated = self.edges()
-        vertices = _normalise(raw, self._order(raw), self._outputs(), self._inputs(), self.raw)
+        raw, outputs = self.gradients(), self.outputs()
+        order, exact, lagged = self.order(raw, [p for p, _ in outputs]), True, False
+        if self.signal != "gradient":
+            found = self.moments(raw, [p for p, _ in outputs], [p for p, _ in self.inputs()])
+            raw, order, exact, lagged = found.arriving, found.order, found.exact, found.lagged
+        vertices = _normalise(raw, order, outputs, self.inputs(), self.raw)
         vertices = _contract(vertices, self.still)
-        return Walk(self.ndim, self.fine, self.jumps[-1], vertices, correlated)
+        return Walk(self.ndim, self.fine, self.jumps[-1], vertices, not exact, lagged)
 
-    def _outputs(self) -> list[tuple[Port, Weight]]:
+    def moments(
+        self,
+        raw: dict[Port, list[RawEdge]],
+        outputs: list[Port],
+        inputs: list[Port],
+        runs: bool = True,
+    ) -> Moments:
+        order = self.order(raw, outputs)
+        return second_moments(raw, order, outputs, inputs, PlaneLags(self.jumps), runs)
+
+    def outputs(self) -> list[tuple[Port, Weight]]:
         last = len(self.graph.nodes) - 1
         return [((last, g), c) for g, c in enumerate(self.gains.channels[last])]
 
-    def _inputs(self) -> list[tuple[Port, Weight]]:
+    def inputs(self) -> list[tuple[Port, Weight]]:
         return [((0, g), c) for g, c in enumerate(self.gains.channels[0])]
 
-    def _order(self, raw: dict[Port, list[RawEdge]]) -> list[Port]:
-        outputs = [p for p, _ in self._outputs()]
+    def order(self, raw: dict[Port, list[RawEdge]], outputs: list[Port]) -> list[Port]:
         return sorted(set(raw) | set(outputs), key=lambda p: (-p[0], p[1]))
 
-    def _edges(self) -> dict[Port, list[RawEdge]]:
-        """All links of the graph as raw edges, by the port they arrive at."""
+    def gradients(self, last: int | None = None, stop: int = 0) -> dict[Port, list[RawEdge]]:
+        """All links of the graph between two nodes as raw edges, by the port they arrive at."""
         raw: dict[Port, list[RawEdge]] = {}
-        for index in range(len(self.graph.nodes) - 1, 0, -1):
+        last = len(self.graph.nodes) - 1 if last is None else last
+        for index in range(last, stop, -1):
             node = self.graph.nodes[index]
             for link in self.gains.links[index]:
                 arrive = (node.inputs[link.input], link.source)
@@ -113,35 +140,79 @@ class _Lowering:
         reader = (index, link.target)
         frame = self.jumps[node.inputs[link.input]]
         if isinstance(node.op, Loop):
-            factors, shift = (), self.still
-            for count, inner in self.gains.runs[index]:
-                part = _Lowering(node.op.graph, frame, self.signal, inner, self.raw).walk()
-                more, by = _powered(part, count)
-                factors += more
-                shift = tuple(a + b for a, b in zip(shift, by))
-            return RawEdge(reader, link.gain, factors, shift, None, "random")
+            return self._repeated(node.op, index, link, frame)
         step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
-        if step is None:
-            masked = isinstance(node.op, Dropout) and node.op.rate > 0
-            kind = "masked" if masked else "plain"
-            memory = self._memory(index, link) if self.lifted else 1.0
-            nearly = memory != 1 and not masked
-            return RawEdge(
-                reader, link.gain, (), self.still, None, kind, memory=memory, nearly=nearly
-            )
-        return self._step_edge(reader, link.gain, step.of(self.signal), frame, index)
+        if step is not None:
+            return self._step_edge(reader, link.gain, step, frame, index)
+        # where channels of several laws become one, they stay apart in truth
+        mixes = not isinstance(node.op, Sum | Concat) and len(self._feeding(index, link)) > 1
+        kind = "random" if mixes else "fixed"
+        gate = self._gate(index, link)
+        return RawEdge(reader, link.gain, (), self.still, None, kind, gate)
 
-    def _memory(self, index: int, link: Link) -> float:
+    def _feeding(self, index: int, link: Link) -> list[Link]:
+        links = self.gains.links[index]
+        return [k for k in links if k.target == link.target and k.input == link.input]
+
+    def _gate(self, index: int, link: Link) -> Gate | None:
         op = self.graph.nodes[index].op
-        if isinstance(op, Dropout):
-            return 1 - op.rate
-        name, laws = self.gains.gates.get(index, ("linear", ()))
-        return agreement(laws[link.source], name) if laws else 1.0
+        if isinstance(op, Dropout) and op.rate > 0:
+            return mask_gate(op.rate)
+        if not isinstance(op, Activation) or op.name == "linear":
+            return None
+        name, laws = self.gains.gates.get(index, (op.name, ()))
+        return slope_gate(laws[link.source], name) if laws else Gate(exact=False)
+
+    def _repeated(
+        self, op: Loop, index: int, link: Link, frame: tuple[int, ...]
+    ) -> RawEdge:
+        factors, shift = (), self.still
+        for count, inner in self.gains.runs[index]:
+            body = _Lowering(op.graph, frame, self.signal, inner, self.raw)
+            more, by = _powered(body.walk(), count)
+            factors += more
+            shift = tuple(a + b for a, b in zip(shift, by))
+        reader, mean = (index, link.target), 0
+        if self.signal == "variance":
+            mean = self.passed(index)[link.source][link.target]
+        return RawEdge(reader, link.gain, factors, shift, None, "random", through=mean)
+
+    def passed(self, index: int) -> list[list[Weight]]:
+        """`through` a repetition."""
+        op, total = self.graph.nodes[index].op, None
+        assert isinstance(op, Loop)
+        frame = self.jumps[self.graph.nodes[index].inputs[0]]
+        for count, inner in self.gains.runs[index]:  # output first
+            once = _power(_Lowering(op.graph, frame, "variance", inner).through(), count)
+            total = once if total is None else _product(once, total)
+        assert total is not None
+        return total
+
+    def through(self) -> list[list[Weight]]:
+        """Amplitudes of the paths without random weights, by group of the input and the output.
+
+        Fixed layers with taps are written out where they repeat (`prepare`), so that paths stay
+        at one pixel here.
+        """
+        raw, found = self.gradients(), []
+        for port, _ in self.outputs():
+            mean: dict[Port, Weight] = {port: 1}
+            for at in self.order(raw, [port]):
+                for e in raw.get(at, ()):
+                    if e.mean and e.reader in mean and len(e.amplitudes) == 1:
+                        tap = next(iter(e.amplitudes.values()))
+                        mean[at] = mean.get(at, 0) + e.mean * tap * mean[e.reader]
+            found.append([mean.get(p, 0) for p, _ in self.inputs()])
+        return [list(row) for row in zip(*found)]
 
     def _step_edge(
         self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int
     ) -> RawEdge:
+        signed = step.signed if step.kind == "fixed" else None
+        step = step.of(self.signal)
         kernel, restrict = step.kernel, None
+        if self.signal == "variance" and signed is not None:
+            kernel = signed  # amplitudes, whose signs matter where paths meet
         if step.up:
             # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
             out = self.jumps[index]
@@ -160,15 +231,26 @@ class _Lowering:
                 "taps: got a negative tap in the variance signal; takes variances >= 0 there "
                 '(signed weights belong to signal="gradient")'
             )
-        kind = "fixed" if step.kind == "fixed" else "random"
-        if kind == "fixed" and step.kernel.trivial and restrict is None:
-            kind = "plain"  # a crop, a pad, a slice: pixels move together
-        factor = (Factor(kernel, spacing),)
-        routes = step.kind == "routing" and not step.up and step.kernel.mass > 1
-        memory = 0.0 if routes else 1.0
-        return RawEdge(
-            reader, gain, factor, shift, restrict, kind, memory=memory, nearly=routes
-        )
+        if step.kind == "fixed" and self.signal == "variance" and kernel.trivial and not restrict:
+            return RawEdge(reader, gain, (), shift, None, "fixed")  # a crop, a pad, a slice
+        routes = isinstance(self.graph.nodes[index].op, MaxPool)
+        kind = "routing" if routes else "fixed" if step.kind == "fixed" else "random"
+        return RawEdge(reader, gain, (Factor(kernel, spacing),), shift, restrict, kind)
+
+
+def _power(matrix: list[list[Weight]], count: int) -> list[list[Weight]]:
+    if len(matrix) == len(matrix[0]) == 1:
+        value = matrix[0][0]
+        size = value if value in (0, 1) else power(abs(to_float(value)), count)
+        return [[-size if value < 0 and count % 2 else size]]
+    result = matrix
+    for _ in range(count - 1):
+        result = _product(result, matrix)
+    return result
+
+
+def _product(a: list[list[Weight]], b: list[list[Weight]]) -> list[list[Weight]]:
+    return [[sum(x * y for x, y in zip(row, column)) for column in zip(*b)] for row in a]
 
 
 def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...]]:
@@ -201,7 +283,7 @@ def _normalise(
         edges = raw.get(port, [])
         arrivals = [(e.gain * mass[e.reader], place[e.reader], e) for e in edges]
         if port in start:
-            arrivals.append((1, 0, RawEdge(port, 1, (), (), None, "plain")))
+            arrivals.append((1, 0, RawEdge(port, 1, (), ())))
         if not arrivals:
             continue
         total = sum(a[0] for a in arrivals)

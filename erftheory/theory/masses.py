@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import lru_cache
 
 from erftheory.network.graph import Graph, Loop
-from erftheory.theory.distribution import Group, Weight, scaled, to_float
+from erftheory.theory.branches import coheres
+from erftheory.theory.distribution import Group, scaled
 from erftheory.theory.gains import Gains
+from erftheory.theory.lowering import transferred
+from erftheory.theory.weights import Weight, power, to_float
 
 
 def _pull(
@@ -25,6 +27,13 @@ def _pull(
     return mass
 
 
+def _second(
+    graph: Graph, gains: Gains, mass: dict[tuple[int, int], Weight], top: int, stop: int
+) -> dict[tuple[int, int], Weight]:
+    """The same where paths without weights meet again, whose amplitudes add."""
+    return transferred(graph, gains, mass, stop)
+
+
 def _times(a: Weight, b: Weight) -> Weight:
     if isinstance(a, float) or isinstance(b, float):
         return to_float(to_float(a) * to_float(b))
@@ -37,13 +46,14 @@ def balance(
     """What input 0 of a sum must be scaled by to carry `wanted` times input 1's power to `fork`."""
     totals: list[Weight] = []
     node = graph.nodes[index]
+    pull = _second if coheres(graph) else _pull
     for which in (0, 1):
         mass: dict[tuple[int, int], Weight] = {}
         for i, g, _, share in rows:
             if i == which:
                 port = (node.inputs[i], g)
                 mass[port] = mass.get(port, 0) + share
-        mass = _pull(graph, gains, mass, index - 1, fork)
+        mass = pull(graph, gains, mass, index - 1, fork)
         counts = gains.channels[fork]
         totals.append(sum(_times(c, mass.get((fork, g), 0)) for g, c in enumerate(counts)))
     if not totals[0] or not totals[1]:
@@ -77,23 +87,16 @@ def same(a: Gains, b: Gains) -> bool:
     return True
 
 
-def power(base: float, count: int) -> float:
-    """base ** count, held in the range of `to_float`."""
-    if base <= 0:
-        return 0.0
-    log = math.log(base) * count
-    return math.exp(min(max(log, -660.0), 660.0))
-
-
 def product(graph: Graph, runs: list[tuple[int, Gains]], start: int) -> list[list[Weight]]:
     """Gain of each output group at each input group of a loop, over all its iterations."""
     total: list[list[Weight]] = [[int(s == t) for t in range(start)] for s in range(start)]
+    pull = _second if coheres(graph) else _pull
     for count, gains in reversed(runs):  # the first iteration acts nearest the input
         ends = range(len(gains.channels[-1]))
         last = len(graph.nodes) - 1
         once: list[list[Weight]] = [[0 for _ in ends] for _ in gains.channels[0]]
         for t in ends:
-            mass = _pull(graph, gains, {(last, t): 1}, last, 0)
+            mass = pull(graph, gains, {(last, t): 1}, last, 0)
             for s in range(len(once)):
                 once[s][t] = mass.get((0, s), 0)
         total = _matrix_times(total, _matrix_power(once, count))
@@ -150,19 +153,6 @@ def extrapolate(before: list[Group], after: list[Group], times: int) -> list[Gro
             new = scaled(new, power(ratio, times))
         output.append((count, new))
     return output
-
-
-def root(value: Weight) -> Weight:
-    """√value, exact for squares of rationals."""
-    return math.sqrt(to_float(value)) if isinstance(value, float) else _exact_root(value)
-
-
-@lru_cache(maxsize=1024)
-def _exact_root(value: int | Fraction) -> Weight:
-    top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
-    if top * top == value.numerator and bottom * bottom == value.denominator:
-        return Fraction(top, bottom)
-    return math.sqrt(to_float(value))
 
 
 def mean(parts: list[tuple[int, Weight]]) -> Weight:

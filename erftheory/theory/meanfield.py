@@ -18,30 +18,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import NamedTuple
 
 from erftheory.network import arguments as arg
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
-from erftheory.network.imported import Channels, Scale, Spatial
-from erftheory.network.layers import (
-    Activation,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dropout,
-    Layer,
-    MaxPool,
-    Upsample,
-)
+from erftheory.network.imported import Channels, Spatial
+from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer
 from erftheory.theory import distribution as dist
-from erftheory.theory.distribution import Group, Law, Weight, to_float
+from erftheory.theory.branches import meeting
+from erftheory.theory.distribution import Group, Law
 from erftheory.theory.gains import Gains, Link
-from erftheory.theory.largest import maximum, opened
-from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, root, same
-from erftheory.theory.seen import Flow, Row, behind, correlated, flow, reached, summed
+from erftheory.theory.lowering import through
+from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, same
+from erftheory.theory.seen import Flow, Row, correlated, flow, reached, summed
+from erftheory.theory.sums import joint
+from erftheory.theory.unit_laws import keeping
+from erftheory.theory.weights import Weight, root, to_float
 from erftheory.theory.widths import widths
 
 INITS = ("he", "lecun", "xavier")
@@ -165,6 +159,7 @@ class _Pass:
         highest = max(reach or [1.0]) or 1.0
         reaches = [[r / highest for r in reach] if reach else [1.0] * len(source)]
         parts: dict[tuple[int, int], list[Law]] = {}  # of a sum's group, as its inputs see it
+        factors: dict[int, Weight] = {}  # of a sum's first input
 
         def arrived(index: int, flows: list[Flow]) -> list[float]:
             above = [reaches[i] for i in graph.nodes[index].inputs]
@@ -176,7 +171,8 @@ class _Pass:
                 step = self._step([], source, [])
             elif isinstance(node.op, Sum):
                 start = [reaches[i] for i in node.inputs]
-                step = self._step(inputs, *self._sum(graph, index, inputs, listed, start, parts))
+                found = self._sum(graph, index, states, listed, start, parts, factors)
+                step = self._step(inputs, *found)
             elif isinstance(node.op, Concat):
                 step = self._step(inputs, *_concat(inputs))
             elif isinstance(node.op, Loop):
@@ -229,7 +225,7 @@ class _Pass:
                 made = _rearranged(node.op, graph.ndim, groups, out)
             else:
                 assert isinstance(node.op, Layer)
-                made = _keeping(node.op, graph.ndim, groups)
+                made = keeping(node.op, graph.ndim, groups)
             found = self.known[key] = self._step([groups], *made)
         return found
 
@@ -256,13 +252,14 @@ class _Pass:
         self,
         graph: Graph,
         index: int,
-        inputs: list[list[Group]],
+        states: list[list[Group]],
         listed: list[Gains],
         reaches: list[list[float]],
         parts: dict[tuple[int, int], list[Law]],
+        factors: dict[int, Weight],
     ) -> tuple[list[Group], list]:
         node = graph.nodes[index]
-        op = node.op
+        inputs, op = [states[i] for i in node.inputs], node.op
         assert isinstance(op, Sum)
         pieces = _refine(inputs, node.name)
         rows = [
@@ -276,6 +273,7 @@ class _Pass:
                 balance(graph, index, gains, rows, wanted, op.fork)
                 for gains, wanted in zip(listed, (op.gain, root(op.gain)))
             ]
+            factors[index] = factor[0]
         # a share of channels is a mean over them, the same in both signals
         links = [
             (i, g, t, tuple(share if i or f == 1 else share * f for f in factor))
@@ -291,6 +289,12 @@ class _Pass:
                 powers[0] = to_float(powers[0] * to_float(factor[0]))
                 total = sum(powers)
                 shares = tuple(p / total if total > 0 else 1 / len(powers) for p in powers)
+            if index in meeting(graph):
+                ends = [(node.inputs[i], g) for i, g in enumerate(groups)]
+                passed = partial(through, graph, listed[0])
+                law = joint(graph, states, factors, passed, ends, factor[0])
+                output.append((count, law))
+                continue
             key = *laws, *shares
             if key not in self.sums:
                 self.sums[key] = summed(laws, shares)
@@ -359,16 +363,6 @@ def _filter(
     return depthwise, variance * fan_in / spread, (backward, root(backward))
 
 
-def _keeping(op: Layer, ndim: int, groups: list[Group]) -> tuple[list[Group], list]:
-    """An operation that acts on every channel alone."""
-    output, links = [], []
-    for g, (count, law) in enumerate(groups):
-        law, gain, amplitude = _pointwise(op, ndim, law)
-        output.append((count, law))
-        links.append((0, g, g, (gain, root(gain) if amplitude is None else amplitude)))
-    return output, links
-
-
 def _rearranged(
     op: Channels | Spatial, ndim: int, groups: list[Group], out: int
 ) -> tuple[list[Group], list]:
@@ -383,39 +377,6 @@ def _rearranged(
     second = mean([(c, law.second) for c, law in groups])
     level = mean([(c, law.level) for c, law in groups])
     return [(out, dist.gaussian(second, level))], rows
-
-
-def _pointwise(op: Layer, ndim: int, law: Law) -> tuple[Law, Weight, Weight | None]:
-    """Law behind a layer that keeps channels apart, its power gain, and gain as a plain gradient
-    where that is not the root (fixed weights)."""
-    if isinstance(op, Activation):
-        out, gain = dist.activated(law, op.name)
-        return behind(law, op.name, out), gain, None
-    if isinstance(op, BatchNorm):
-        out = dist.normalised(law)
-        variance = law.variance
-        exact = not isinstance(variance, float)
-        return out, 1 / (Fraction(variance) if exact else to_float(variance)), None
-    if isinstance(op, Dropout):
-        return dist.dropped(law, op.rate), 1 / (1 - Fraction(op.rate)), None
-    if isinstance(op, Scale):
-        power = Fraction(op.factor) ** 2
-        return dist.scaled(law, power), power, None
-    step = op.step(ndim)
-    if step is None:  # a global mean: no gain of its own that a finite map could show
-        return law, 1, None
-    taps = step.kernel.exact
-    if isinstance(op, MaxPool):
-        return maximum(law, len(taps)), opened(law, len(taps)), None
-    if isinstance(op, AvgPool):
-        share = Fraction(1, len(taps))
-        return dist.averaged(law, share), share, 1
-    assert isinstance(op, Upsample | Spatial)
-    if step.kind == "routing":
-        return law, 1, None
-    squares = sum(t * t for t in taps)
-    spread = math.prod(step.stride) if step.up else 1
-    return dist.averaged(law, Fraction(squares, spread)), squares, sum(taps)
 
 
 def _concat(inputs: list[list[Group]]) -> tuple[list[Group], list]:

@@ -15,7 +15,8 @@ from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.counting import Counts
-from erftheory.theory.endpoints import between, walk_between
+from erftheory.theory.endpoints import between
+from erftheory.theory.prepare import prepare
 from erftheory.theory.spacing import Spacing, parse_spacing
 from erftheory.theory.walk import Walk
 
@@ -158,7 +159,7 @@ def moments(
             'signal: got "magnitude", whose moments are not rational; takes "variance" or '
             '"gradient" (see exact() for the magnitude)'
         )
-    walk = walk_between(between(network, source, output), signal, init)
+    walk = prepare(between(network, source, output), signal, init)
     unit = parse_spacing(spacing, walk.ndim)
     if walk.restricted:
         return replace(_from_map(Counts(walk, weighted=True)), spacing=unit)

@@ -15,8 +15,9 @@ import numpy as np
 from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.reading import prepare
-from erftheory.theory.walk import Factor, Walk, Weight
+from erftheory.theory.prepare import prepare
+from erftheory.theory.walk import Factor, Walk
+from erftheory.theory.weights import Weight
 
 IDENTICAL = 0.4690  # Shevtsova, Inform. Appl. 7 (2013) 124: identically distributed summands
 UNEQUAL = 0.5600  # Shevtsova, Dokl. Math. 82 (2010) 862: any independent summands

@@ -8,70 +8,66 @@ Mass, mean and variance suffice, so a pass costs a few operations an edge, for a
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
-from erftheory.network.graph import Graph, Loop
+from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
+from erftheory.theory.branches import meets
 from erftheory.theory.gains import structural_gains
-from erftheory.theory.lowering import raw_edges
-from erftheory.theory.reading import meets
-from erftheory.theory.walk import Port, RawEdge, Walk
+from erftheory.theory.lowering import states
+from erftheory.theory.prepare import gains_of
+from erftheory.theory.walk import RawEdge, Walk
 
-State = tuple[float, np.ndarray, np.ndarray]  # log of the mass; mean and variance an axis
+Part = tuple[float, np.ndarray, np.ndarray]  # log of the mass; mean and variance an axis
 
 
-def deviations(graph: Graph, signal: str, init: str | None) -> list[tuple[float, ...] | None]:
+def deviations(network: Network, signal: str, init: str | None) -> list[tuple[float, ...] | None]:
     """Standard deviation (input pixels, one entry an axis) of the signal of each node's units.
 
-    The gains are those of the whole graph. None where this pass does not know it: behind
-    up-sampling (units differ by phase), signed taps or repetitions, inside a run of fixed layers,
-    and where no path leads.
+    The gains are those of the whole network. None where this pass does not know it: behind
+    up-sampling (units differ by phase), signed taps or repetitions, and where no path leads.
     """
-    if init is None or not meets(graph):
+    graph = network.graph
+    gains = gains_of(network, signal, init) if meets(graph) else None
+    if gains is None:
         gains = structural_gains(graph, signal)
-    else:
-        from erftheory.theory.meanfield import meanfield_gains
-
-        gains = meanfield_gains(graph, signal, init)
-    arriving, fine = raw_edges(graph, signal, gains)
-    reading: dict[Port, list[tuple[Port, RawEdge]]] = defaultdict(list)
-    for port, edges in arriving.items():
-        for e in edges:
-            reading[e.reader].append((port, e))
+    moments, fine = states(graph, signal, gains)
     still = np.zeros(graph.ndim)
-    known: dict[Port, State] = {
-        (0, g): (math.log(c), still, still) for g, c in enumerate(gains.channels[0])
+    parts: dict[Any, list[Part]] = {
+        (0, g): [(math.log(c), still, still)] for g, c in enumerate(gains.channels[0])
     }
-    found: list[tuple[float, ...] | None] = [(0.0,) * graph.ndim]
+    known: dict[Any, Part] = {}
+    unknown: set[Any] = set()
     taken: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    unknown: set[int] = set()
-    for index in range(1, len(graph.nodes)):
-        node = graph.nodes[index]
-        if isinstance(node.op, Loop) or any(i in unknown for i in node.inputs):
-            unknown.add(index)
-            found.append(None)
-            continue
-        groups = []
-        for g in range(len(gains.channels[index])):
-            arrived = reading.get((index, g), ())
-            parts = [(known[p], e) for p, e in arrived if p in known and e.gain]
-            if any(e.restrict or any(f.kernel.signed for f in e.factors) for _, e in parts):
-                unknown.add(index)
-                parts = []
-            if parts:
-                known[index, g] = _mixed([_pulled(state, e, taken) for state, e in parts])
-                groups.append(known[index, g])
-        if not groups:
+    for state in reversed(moments.order):
+        if state in parts:
+            known[state] = _mixed(parts.pop(state))
+        for e in moments.arriving.get(state, ()):
+            if state in unknown or not _spreads(e):
+                unknown.add(e.reader)
+            elif state in known:
+                parts.setdefault(e.reader, []).append(_pulled(known[state], e, taken))
+    found: list[tuple[float, ...] | None] = []
+    for index, channels in enumerate(gains.channels):
+        ports = [(index, g) for g in range(len(channels))]
+        groups = [known[p] for p in ports if p in known]
+        if not groups or any(p in unknown for p in ports):
             found.append(None)
             continue
         _, _, variance = _mixed(groups)
-        found.append(tuple(math.sqrt(v) / f for v, f in zip(variance, fine)))
+        found.append(tuple(math.sqrt(max(v, 0.0)) / f for v, f in zip(variance, fine)))
     return found
 
 
-def _mixed(parts: list[State]) -> State:
+def _spreads(edge: RawEdge) -> bool:
+    """Whether an edge adds to variances, with a weight > 0."""
+    plain = all(isinstance(f.kernel, Kernel) and not f.kernel.signed for f in edge.factors)
+    return plain and not edge.restrict and edge.gain > 0
+
+
+def _mixed(parts: list[Part]) -> Part:
     top = max(mass for mass, _, _ in parts)
     shares = np.array([math.exp(mass - top) for mass, _, _ in parts])
     total = float(shares.sum())
@@ -82,7 +78,7 @@ def _mixed(parts: list[State]) -> State:
     return top + math.log(total), mean, variance
 
 
-def _pulled(state: State, edge: RawEdge, taken: dict) -> State:
+def _pulled(state: Part, edge: RawEdge, taken: dict) -> Part:
     mass, mean, variance = state
     mean = mean + np.array(edge.shift, dtype=float)
     for f in edge.factors:

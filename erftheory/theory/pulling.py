@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.theory import grid_layers as layers
-from erftheory.theory.grid_graph import Flat, Port, edges, squares
+from erftheory.theory.grid_graph import Flat
 
 
 class Unreached(ValueError):
@@ -53,32 +53,30 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
     seeds = tuple(np.zeros((len(units), n)) for n in flat.shape)
     for a, line in enumerate(seeds):
         line[range(len(units)), [u[a] for u in units]] = 1.0
-    last = len(flat.nodes) - 1
-    arriving = edges(flat)
-    outputs = [(last, g) for g in range(len(flat.nodes[last].channels))]
-    if flat.kind == "variance":
-        arriving = squares(flat, arriving, outputs)
-    ports = sorted(set(arriving) | set(outputs), key=lambda port: (-port[0], port[1]))
-    left: dict[Port, int] = {}
+    arriving, outputs = flat.moments.arriving, flat.outputs
+    left: dict[Any, int] = {}
     for found in arriving.values():
         for edge in found:
             left[edge.reader] = left.get(edge.reader, 0) + 1
-    known: dict[Port, Signal] = {}
-    moved: dict[Any, Signal] = {}
-    for port in ports:
+    known: dict[Any, Signal] = {}
+    moved: dict[Any, Signal | None] = {}
+    for port in flat.moments.order:
         parts: list[Signal] = [Signal(seeds, True)] if port in outputs else []
         for edge in arriving.get(port, []):
             if edge.reader not in known or not edge.gain:
                 continue
             key = edge.reader, edge.key
             if key not in moved:
-                moved[key] = _moved(known[edge.reader], edge.terms(), absolute)
-            parts.append(_gained(moved[key], edge.gain))
+                terms = edge.terms()  # none where a layer reads nothing but its padding
+                moved[key] = _moved(known[edge.reader], terms, absolute) if terms else None
+            found = moved[key]
+            if found is not None:
+                parts.append(_gained(found, edge.gain))
             left[edge.reader] -= 1
             if not left[edge.reader]:
                 for old in [k for k in moved if k[0] == edge.reader]:
                     del moved[old]
-                if edge.reader[0]:
+                if edge.reader[0] != 0:
                     del known[edge.reader]
         if parts:
             known[port] = _added(parts)
@@ -90,10 +88,11 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
 
 
 def _gained(signal: Signal, gain: float) -> Signal:
-    return Signal(
-        signal.parts, signal.product, signal.scale, signal.mass + math.log(gain), signal.rounds,
-        signal.least,
-    )  # fmt: skip
+    parts = signal.parts
+    if gain < 0:  # of a product of gradients of opposite signs
+        parts = (-parts[0], *parts[1:])
+    mass = signal.mass + math.log(abs(gain))
+    return Signal(parts, signal.product, signal.scale, mass, signal.rounds, signal.least)
 
 
 def _moved(signal: Signal, terms: layers.Terms, absolute: bool) -> Signal:

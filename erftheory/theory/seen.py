@@ -17,21 +17,20 @@ from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 
+from erftheory.network.activations import CURVES
 from erftheory.theory import largest
 from erftheory.theory.distribution import (
     Group,
     Law,
-    Weight,
     activated,
     add,
     discrete,
     gate,
-    sloped,
-    to_float,
     viewed,
 )
 from erftheory.theory.gains import Gains, Link
 from erftheory.theory.points import Points, binned, grid, merged, resolved
+from erftheory.theory.weights import Weight, to_float
 
 # input, source, target; gain of power, and of amplitude where that is asked for
 Row = tuple[int, int, int, tuple[Weight, ...]]
@@ -73,16 +72,16 @@ class _Both:
 
 def _passed(law: Law, name: str) -> Law:
     """φ(u) where u, of law `law`, is weighted by φ′(u)²."""
-    function, slope, breaks = sloped(name)
+    curve = CURVES[name]
     nodes, probs = law.points
     whole = nodes, probs.sum(0, keepdims=True)
     # a closed ReLU passes nothing, whatever the value below 0 is
-    places, row = grid(whole, law.within + law.between, 0.0, breaks, 1, positive=name == "relu")
-    mass = row * slope(places) ** 2
+    places, row = grid(whole, law.within + law.between, 0.0, curve.bends, 1, name == "relu")
+    mass = row * curve.slope(places) ** 2
     if not mass.sum() > 0:
         return law
     kept = mass[0] > 0
-    return _of(*binned(function(places[kept]), mass[:, kept] / mass.sum()), 0.0)
+    return _of(*binned(curve(places[kept]), mass[:, kept] / mass.sum()), 0.0)
 
 
 def _of(nodes: np.ndarray, probs: np.ndarray, within: float) -> Law:

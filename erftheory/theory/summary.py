@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, GraphNetwork, Input, Loop
+from erftheory.network.graph import Input, Loop
 from erftheory.network.layers import Activation, Layer
+from erftheory.theory.endpoints import Between, ending_at
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.moments import moments
 from erftheory.theory.spacing import Spacing, parse_spacing
@@ -99,10 +100,10 @@ def summary(
     A network with several outputs (`outputs`, names) has a row for each of them at the end.
     `spacing` (a number or one an axis, or text such as "0.5 mm") adds lengths in that unit.
     """
+    if isinstance(network, Between):
+        network = network.unrolled()
     graph = network.graph
     unit = parse_spacing(spacing, graph.ndim)
-    builder = Builder(graph.ndim)
-    builder.nodes = list(graph.nodes)
     rows = []
     readers: list[list[int]] = [[] for _ in graph.nodes]
     for index, node in enumerate(graph.nodes):
@@ -122,8 +123,7 @@ def summary(
                 op := graph.nodes[readers[end][0]].op, Activation
             ):
                 end, label = readers[end][0], f"{label}, {op.name}"
-        part = GraphNetwork(builder.finish(end))
-        rows.append(_row(node.name, label, part, signal, init))
+        rows.append(_row(node.name, label, ending_at(network, end), signal, init))
     outputs: tuple[str, ...] = getattr(network, "outputs", ())
     if len(outputs) > 1:
         rows += [_row(name, "output", network.until(name), signal, init) for name in outputs]

@@ -20,7 +20,7 @@ from erftheory.theory.grid_graph import flatten
 from erftheory.theory.influence import Influence, Sides, grown, up
 from erftheory.theory.lowering import build
 from erftheory.theory.needed import rates, reads
-from erftheory.theory.reading import INITS
+from erftheory.theory.prepare import INITS
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from erftheory.measures import SIZE_THRESHOLD
+from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Sum
 from erftheory.network.layers import Layer
+from erftheory.theory.endpoints import Between, ending_at
 from erftheory.theory.extents import smallest_fields
 from erftheory.theory.moments import moments
 from erftheory.theory.prefixes import deviations
@@ -50,8 +52,11 @@ def gaussian_side(ndim: int) -> float:
     return ball ** (1 / ndim) * math.sqrt(-2 * math.log(SIZE_THRESHOLD))
 
 
-def opened(graph: Graph) -> Graph:
+def opened(network: Network) -> Network:
     """Repetitions as copies, as long as they are few; a copy's layers have the name with [i]."""
+    if isinstance(network, Between):
+        return network.unrolled()
+    graph = network.graph
     builder = Builder(graph.ndim)
 
     def append(part: Graph, source: int, scope: str) -> int:
@@ -70,20 +75,19 @@ def opened(graph: Graph) -> Graph:
             place.append(builder.add(op, reads, name))
         return place[-1]
 
-    return builder.finish(append(graph, 0, ""))
+    return GraphNetwork(builder.finish(append(graph, 0, "")))
 
 
 def entries(
-    graph: Graph, image: tuple[int, ...], signal: str, init: str | None
+    network: Network, image: tuple[int, ...], signal: str, init: str | None
 ) -> tuple[Entry, ...]:
-    """Every layer with a kernel, and every repetition, of a graph as `opened` gives it."""
-    builder = Builder(graph.ndim)
-    builder.nodes = list(graph.nodes)
+    """Every layer with a kernel, and every repetition, of a network as `opened` gives it."""
+    graph = network.graph
     smallest = smallest_fields(graph)
     side = gaussian_side(graph.ndim)
     known: dict[int, Size] = {
         i: tuple(side * s for s in std)
-        for i, std in enumerate(deviations(graph, signal, init))
+        for i, std in enumerate(deviations(network, signal, init))
         if std is not None
     }
 
@@ -91,7 +95,7 @@ def entries(
         while (op := graph.nodes[index].op) and isinstance(op, Layer) and not op.step(graph.ndim):
             index = graph.nodes[index].inputs[0]  # it acts on every pixel alone
         if index not in known:
-            part = GraphNetwork(builder.finish(index))
+            part = ending_at(network, index)
             known[index] = tuple(side * s for s in moments(part, signal, init).std)
         return known[index]
 

@@ -15,11 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import product
 from math import lcm
+from operator import add, mul
+from typing import Any
 
 from erftheory.network.kernel import Kernel
+from erftheory.theory.weights import Weight, quotient, root
 
-Weight = int | Fraction | float
 SIGNALS = ("variance", "magnitude", "gradient")
 Port = tuple[int, int]  # (node, channel group)
 
@@ -56,7 +59,8 @@ class Walk:
       fine: lattice points per input pixel, one entry an axis.
       jump: lattice points per output pixel.
       vertices: the edges that arrive at each vertex; the first vertex has none.
-      correlated: True if correlations of gradients, which powers do not know, matter (`fixed`).
+      correlated: True if correlations of gradients matter that are followed only nearly (`lags`).
+      lagged: True if it holds products of gradients of different pixels or ports.
     """
 
     ndim: int
@@ -64,6 +68,7 @@ class Walk:
     jump: tuple[int, ...]
     vertices: tuple[tuple[Edge, ...], ...]
     correlated: bool = False
+    lagged: bool = False
 
     @cached_property
     def factors(self) -> tuple[Factor, ...]:
@@ -78,7 +83,9 @@ class Walk:
 
     @cached_property
     def signed(self) -> bool:
-        return any(f.kernel.signed for f in self.factors)
+        return any(f.kernel.signed for f in self.factors) or any(
+            e.weight < 0 for edges in self.vertices for e in edges
+        )
 
     @cached_property
     def restricted(self) -> bool:
@@ -127,7 +134,7 @@ def _project(walk: Walk, axis: int, raw: bool) -> Walk:
         )
 
     vertices = tuple(tuple(map(edge, edges)) for edges in walk.vertices)
-    return Walk(1, (walk.fine[axis],), (walk.jump[axis],), vertices, walk.correlated)
+    return Walk(1, (walk.fine[axis],), (walk.jump[axis],), vertices, walk.correlated, walk.lagged)
 
 
 def merge_factors(factors: Iterable[Factor]) -> tuple[Factor, ...]:
@@ -141,17 +148,89 @@ def merge_factors(factors: Iterable[Factor]) -> tuple[Factor, ...]:
     return tuple(Factor(k, s, n) for (k, s), n in counts.items())
 
 
-@dataclass
-class RawEdge:
-    """An edge before normalisation: from the reader's port back to a node's port."""
+@dataclass(frozen=True)
+class Gate:
+    """What a pixel's own random factor does to gradients: a slope of an activation, a mask.
 
-    reader: Port
+    Attributes:
+      mean, square: its mean, and its mean square.
+      memory: mean product at two pixels over the mean square.
+      exact: whether `memory` is the whole truth.
+      name, law: of an activation, what `lags.together` needs to know; "" for masks.
+    """
+
+    mean: Weight = 1
+    square: Weight = 1
+    memory: Weight = 1
+    exact: bool = True
+    name: str = ""
+    law: Any = None
+
+
+def amplitude(edge: Any) -> Weight:
+    """What a fixed edge multiplies its taps by, beside its gate."""
+    gate = 1 if edge.gate is None else edge.gate.square
+    return root(quotient(quotient(edge.gain, edge.square), gate)) if gate else 0
+
+
+@dataclass(frozen=True, eq=False)
+class RawEdge:
+    """An edge before normalisation: from the reader's port back to a node's port.
+
+    Attributes:
+      gain: of power, summed over the taps.
+      kind: "random" (weights of mean 0), "routing" (one tap at random, as in max pooling), or
+        "fixed": amplitudes that are the same in every net, up to a `gate`.
+      gate: of a fixed edge, the random factor of each pixel at the port it arrives at.
+      taps: of a fixed edge, amplitudes by lattice point up to a common factor, where they are not
+        those of `factors` and `shift`.
+      through: of a repetition, which is a random edge, the amplitude of its paths without weights.
+    """
+
+    reader: Any
     gain: Weight
     factors: tuple[Factor, ...]
     shift: tuple[int, ...]
-    restrict: tuple[int, ...] | None
-    kind: str  # "plain" (no spatial action), "masked" (dropout: none either), "random", "fixed"
-    run: dict | None = None  # of fixed layers: amplitude by lattice point
-    memory: float = 1.0  # of activations and dropout, what a product of neighbours keeps; in a run
-    before: float = 1.0  # … that of those nearer to the output than its fixed layers
-    nearly: bool = False  # `memory` is not the whole truth
+    restrict: tuple[int, ...] | None = None
+    kind: str = "random"
+    gate: Gate | None = None
+    taps: dict[tuple[int, ...], Fraction] | None = None
+    through: Weight = 0
+
+    @cached_property
+    def amplitudes(self) -> dict[tuple[int, ...], Fraction]:
+        """Taps by lattice point, the shift included, up to a common factor."""
+        if self.taps is not None:
+            return self.taps
+        if self.kind == "random":
+            return {(0,) * len(self.shift): Fraction(1)}
+        found = {self.shift: Fraction(1)}
+        for f in self.factors:
+            assert isinstance(f.kernel, Kernel)
+            scale = Fraction(f.kernel.scale)
+            taps = zip(product(*map(range, f.kernel.shape)), f.kernel.exact)
+            steps = [(tuple(map(mul, i, f.spacing)), Fraction(v) / scale) for i, v in taps if v]
+            more: dict[tuple[int, ...], Fraction] = {}
+            for p, u in found.items():
+                for q, v in steps:
+                    place = tuple(map(add, p, q))
+                    more[place] = more.get(place, 0) + u * v
+            found = more
+        return {place: tap for place, tap in found.items() if tap}
+
+    @cached_property
+    def square(self) -> Fraction:
+        """Sum of the squares of `amplitudes`."""
+        return sum((v * v for v in self.amplitudes.values()), Fraction(0))
+
+    @cached_property
+    def mean(self) -> Weight:
+        """What `amplitudes` are multiplied by on average."""
+        if self.kind != "fixed":
+            return self.gain if self.kind == "routing" else self.through
+        return amplitude(self) * (1 if self.gate is None else self.gate.mean)
+
+    @cached_property
+    def still(self) -> bool:
+        """True if pixels stay where they are: one tap at 0."""
+        return not self.factors and not any(self.shift) and self.taps is None

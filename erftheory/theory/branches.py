@@ -1,0 +1,69 @@
+"""What a graph has: branches that meet, fixed layers, paths without weights that meet again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.layers import GlobalAvgPool, Layer
+
+
+def repeats_fixed(graph: Graph) -> bool:
+    """True if fixed layers are repeated: their runs, and what these correlate, cross iterations."""
+    return any(
+        isinstance(node.op, Loop) and fixed_layers(node.op.graph) > 0
+        for node in graph.nodes
+    )
+
+
+def fixed_layers(graph: Graph) -> int:
+    """Number of layers of fixed weights, repetitions counted."""
+    found = 0
+    for node in graph.nodes:
+        if isinstance(node.op, Loop):
+            found += node.op.times * fixed_layers(node.op.graph)
+        elif isinstance(node.op, Layer):
+            step = node.op.step(graph.ndim)
+            found += step is not None and step.kind == "fixed" and not step.kernel.trivial
+    return found
+
+
+def meets(graph: Graph) -> bool:
+    """True if branches meet somewhere, so that their gains matter."""
+    return any(
+        isinstance(node.op, (Sum, Concat)) or (isinstance(node.op, Loop) and meets(node.op.graph))
+        for node in graph.nodes
+    )
+
+
+def coheres(graph: Graph) -> bool:
+    """True if paths without random weights meet again in a sum, so that amplitudes add."""
+    return bool(meeting(graph)) or any(
+        isinstance(node.op, Loop) and coheres(node.op.graph) for node in graph.nodes
+    )
+
+
+def meeting(graph: Graph) -> frozenset[int]:
+    """The sums in which paths without random weights from one node meet again."""
+    return _weightless(graph)[0]
+
+
+@lru_cache(maxsize=256)
+def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
+    """These sums, and whether a path without random weights leads through the graph."""
+    above: list[int] = [1]  # bits of the nodes that paths without random weights come from
+    found = []
+    for index, node in enumerate(graph.nodes[1:], start=1):
+        reads = [above[i] for i in node.inputs]
+        if isinstance(node.op, Loop):
+            ends = not _weightless(node.op.graph)[1]
+        else:
+            step = node.op.step(graph.ndim) if isinstance(node.op, Layer) else None
+            ends = step is not None and step.kind == "random" or isinstance(node.op, GlobalAvgPool)
+        own = 0
+        for bits in () if ends else reads:
+            if own & bits and isinstance(node.op, Sum):
+                found.append(index)
+            own |= bits
+        above.append(own | 1 << index)
+    return frozenset(found), bool(above[-1] & 1)
