@@ -23,6 +23,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from erftheory.network import arguments as arg
+from erftheory.network.channels import widths
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.imported import Channels, Spatial
 from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer
@@ -36,7 +37,6 @@ from erftheory.theory.seen import Flow, Row, correlated, flow, reached, summed
 from erftheory.theory.sums import joint
 from erftheory.theory.unit_laws import keeping
 from erftheory.theory.weights import Weight, root, to_float
-from erftheory.theory.widths import widths
 
 INITS = ("he", "lecun", "xavier")
 _PROBES = 64  # iterations looked at, if they last, before the scale alone is extrapolated

@@ -29,6 +29,7 @@ class _Classes:
       loops: (body, times, class read) of loops that widen, by the class they make.
       kept: classes that a convolution of open width reads.
       opened: classes that such a convolution makes.
+      read: classes that any convolution reads.
     """
 
     of: list[int] = field(default_factory=list)
@@ -38,6 +39,7 @@ class _Classes:
     loops: dict[int, tuple[Graph, int, int]] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
     opened: list[int] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
 
     def new(self) -> int:
         self.parent.append(len(self.parent))
@@ -73,6 +75,8 @@ def _classes(graph: Graph) -> _Classes:
     c = _Classes()
     for node in graph.nodes:
         reads, op = [c.of[i] for i in node.inputs], node.op
+        if isinstance(op, Conv | ConvTranspose):
+            c.read.append(reads[0])
         if isinstance(op, Input):
             found = c.new()
         elif isinstance(op, Sum):
@@ -100,6 +104,8 @@ def _classes(graph: Graph) -> _Classes:
 def _loop_class(c: _Classes, op: Loop, read: int, name: str) -> int:
     body = _classes(op.graph)
     given, first, last = body.given(), body.root(body.of[0]), body.root(body.of[-1])
+    if first in body.roots(body.read):
+        c.read.append(read)
     if first in given:
         c.fixed.append((read, given[first], name))
     elif first in body.roots(body.kept):
@@ -116,6 +122,13 @@ def _loop_class(c: _Classes, op: Loop, read: int, name: str) -> int:
     else:
         c.loops[found] = (op.graph, op.times, read)
     return found
+
+
+def output_alone(graph: Graph) -> bool:
+    """Whether nothing but the output's reader says how many channels it has: no convolution reads
+    what must have as many."""
+    c = _classes(graph)
+    return c.root(c.of[-1]) not in c.roots(c.read)
 
 
 def widths(
