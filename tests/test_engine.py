@@ -18,8 +18,12 @@ from erftheory import (
     Conv,
     ConvTranspose,
     Dropout,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
     MaxPool,
     Residual,
+    RMSNorm,
     sample,
 )
 from erftheory.empirical import batches, windows
@@ -92,13 +96,18 @@ def test_every_route_gives_the_gradient_of_autodiff(name):
         np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+NORMS = BatchNorm(), InstanceNorm(), GroupNorm(2), LayerNorm(), RMSNorm()
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("statistics", ["live", "frozen"])
 @pytest.mark.parametrize("pieces", [1, 9])
-def test_batch_statistics_are_those_of_the_canvas(statistics, pieces):
+def test_statistics_are_those_of_the_canvas(statistics, pieces, norm):
     """Valid convolutions shrink the canvas as the cone does: autodiff of the plain executor sees
     the same statistics, however many iterations are scanned on arrays of one size."""
-    part = Chain(Conv(3, padding="valid"), BatchNorm(), RELU, ndim=1)
-    network, nets = part * 6, 2
+    part = Chain(Conv(3, padding="valid"), norm, RELU, ndim=1)
+    # the output has one channel: too few for norms that look across them
+    network, nets = Chain(part * 5, Conv(3, padding="valid"), Activation("leaky_relu")), 2
     graph = network.graph
     made = plan(graph, 4, 1)
     cone = windows.cone(graph, ((-6, 6),))

@@ -272,7 +272,7 @@ def test_layer_norm_of_keras_is_a_norm(keras):
     net = keras.Sequential([layers.Input(RGB[1:]), layers.Conv2D(4, 3), norm, layers.Conv2D(4, 3)])
     network = from_jax(lambda x: net(x), jax.ShapeDtypeStruct(RGB, jnp.float32))
     kinds = [type(node.op).__name__ for node in network.graph.nodes]
-    assert kinds == ["Input", "Conv", "BatchNorm", "Conv"] and not network.notes
+    assert kinds == ["Input", "Conv", "LayerNorm", "Conv"] and not network.notes
 
 
 def test_parts_of_a_split_have_plain_widths():

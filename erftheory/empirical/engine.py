@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from erftheory.empirical import windows
-from erftheory.empirical.execute import activation
+from erftheory.empirical.execute import activation, normalised
 from erftheory.empirical.plan import Part, Plan
 from erftheory.empirical.routes import Layout, largest, slices
 from erftheory.empirical.windows import Cone, Window
@@ -24,12 +24,12 @@ from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.layers import (
     Activation,
     AvgPool,
-    BatchNorm,
     Conv,
     ConvTranspose,
     Dropout,
     Layer,
     MaxPool,
+    Norm,
     Step,
 )
 
@@ -41,7 +41,7 @@ class Engine:
     Attributes:
       layout: of all arrays.
       linear: pointwise layers are identities, the weights stay.
-      statistics: of batch norm, "live" (the gradient flows through them) or "frozen".
+      statistics: of normalisations, "live" (the gradient flows through them) or "frozen".
       pieces: a repetition is compiled in at most this many; longer ones run several iterations a
         piece by `lax.scan`, on arrays of one size, some 20 % slower and compiled faster.
     """
@@ -172,11 +172,9 @@ class Engine:
             mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, own))(keys)
             assert mask.shape[0] == x.shape[nets]
             return jnp.where(self.layout.image(mask), x / keep, jnp.zeros((), x.dtype))
-        if isinstance(op, BatchNorm):
-            mean, var = _statistics(x, grown)
-            if self.statistics == "frozen":
-                mean, var = lax.stop_gradient((mean, var))
-            return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
+        if isinstance(op, Norm):
+            axis = self.layout.channels % x.ndim
+            return normalised(op, x, _statistics(x, grown), axis, self.statistics == "frozen")
         raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in engine")
 
     def _repeat(

@@ -29,13 +29,16 @@ from erftheory.network.imported import Scale
 from erftheory.network.layers import (
     Activation,
     AvgPool,
-    BatchNorm,
     Conv,
     ConvTranspose,
     Dropout,
     GlobalAvgPool,
+    GroupNorm,
     Layer,
+    LayerNorm,
     MaxPool,
+    Norm,
+    RMSNorm,
     Step,
 )
 
@@ -50,8 +53,8 @@ class Mode:
     Attributes:
       linear: the path-counting net: identities for pointwise layers, sums for pools.
       framed: repetitions keep their size (see `cone.frame`); only where padding is never felt.
-      statistics: batch statistics "live" (their gradient flows), "frozen" (constants), or "skip"
-        (no normalisation).
+      statistics: those of normalisations, "live" (their gradient flows), "frozen" (constants), or
+        "skip" (no normalisation).
     """
 
     linear: bool = False
@@ -74,7 +77,7 @@ def apply(
       key: for dropout; without one dropout is the identity.
       linear: identities for pointwise layers, sums for pools, sums for concatenations; by default
         as `params` are from `ones_params`.
-      statistics: of batch norm: "live" as in training, "frozen" (no gradient through them),
+      statistics: of normalisations: "live" as in training, "frozen" (no gradient through them),
         "skip" (no normalisation).
     """
     one_of("statistics", statistics, ("live", "frozen", "skip"))
@@ -181,15 +184,45 @@ def _pointwise(op: Layer, x: jax.Array, mode: Mode, key: jax.Array | None) -> ja
         return jnp.where(keep, x / (1 - float(op.rate)), jnp.zeros((), x.dtype))
     if isinstance(op, Scale):
         return x * jnp.asarray(op.factor, x.dtype)
-    if isinstance(op, BatchNorm):
+    if isinstance(op, Norm):
         if mode.statistics == "skip":
             return x
         axes = tuple(range(1, x.ndim))
-        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-        if mode.statistics == "frozen":
-            mean, var = lax.stop_gradient((mean, var))
-        return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
+        moments = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return normalised(op, x, moments, 0, mode.statistics == "frozen")
     raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in execute")
+
+
+def normalised(
+    op: Norm, x: jax.Array, moments: tuple[jax.Array, jax.Array], channels: int, frozen: bool
+) -> jax.Array:
+    """A normalisation; `moments` are mean and variance of every channel over its pixels.
+
+    Args:
+      channels: axis of the channels.
+      frozen: no gradient flows through the statistics.
+    """
+    mean, var = moments
+    if isinstance(op, LayerNorm):
+        mean, var = x.mean(channels, keepdims=True), x.var(channels, keepdims=True)
+    elif isinstance(op, RMSNorm):
+        mean = jnp.zeros((), x.dtype)
+        var = jnp.square(x).mean(channels, keepdims=True)
+    elif isinstance(op, GroupNorm):
+        count = x.shape[channels]
+        if count % op.groups:
+            raise ValueError(f"groups: got {op.groups}; takes a divisor of its {count} channels")
+
+        def over(v: jax.Array) -> jax.Array:  # means over the channels of a group
+            v = jnp.moveaxis(v, channels, -1)
+            v = v.reshape(*v.shape[:-1], op.groups, -1).mean(-1)
+            return jnp.moveaxis(jnp.repeat(v, count // op.groups, -1), -1, channels)
+
+        whole = over(mean)
+        mean, var = whole, over(var + jnp.square(mean - whole))
+    if frozen:
+        mean, var = lax.stop_gradient((mean, var))
+    return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
 
 
 JAX = Mathematics(jnp.where, jnp.abs, jnp.tanh, jax.scipy.special.erf, jnp.exp)

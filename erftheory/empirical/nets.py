@@ -24,7 +24,7 @@ from erftheory.empirical.weights import draw
 from erftheory.empirical.windows import Cone, Window
 from erftheory.network.arguments import integer
 from erftheory.network.graph import Graph, Loop
-from erftheory.network.layers import BatchNorm, Conv, ConvTranspose
+from erftheory.network.layers import BatchNorm, Conv, ConvTranspose, GroupNorm, InstanceNorm
 
 Device = Any  # jax.Device, which is no class to a type checker
 
@@ -202,8 +202,10 @@ def _made(
 
 
 def _normalises(graph: Graph) -> bool:
+    """True if some statistics are those of pixels."""
     return any(
-        isinstance(n.op, BatchNorm) or (isinstance(n.op, Loop) and _normalises(n.op.graph))
+        isinstance(n.op, BatchNorm | InstanceNorm | GroupNorm)
+        or (isinstance(n.op, Loop) and _normalises(n.op.graph))
         for n in graph.nodes
     )
 

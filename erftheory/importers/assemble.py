@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from erftheory.importers.folded import blocked, folded
-from erftheory.importers.pointwise import KNOWN, Own, Pointwise
+from erftheory.importers.pointwise import KNOWN, STATISTICS, Own, Pointwise
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,
@@ -35,9 +35,12 @@ from erftheory.network.graph import Concat, Op, Sum
 from erftheory.network.imported import OWN_PAD, OWN_PIXELS, Channels, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import (
+    BatchNorm,
     Conv,
     ConvTranspose,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     Step,
 )
 
@@ -57,6 +60,7 @@ class Assembler(Pointwise):
         if isinstance(value, Partial):
             open_ = any(a.axis >= 0 and a.size > 1 for d in left for a in d)
             return Partial(value.node, tuple(left)) if open_ else Global(value.node)
+        groups = math.prod(a.size for d in left for a in d if a.axis == CHANNEL)
         if not pixels:
             if any(a.axis in (CHANNEL, BATCH) for d in gone for a in d):
                 return replace(value, dims=tuple(left), tag="stat", parts=())
@@ -67,7 +71,10 @@ class Assembler(Pointwise):
         node = self.flush(value).node if value.tag in KNOWN else value.node
         if any(value.size(a) > 1 and a not in pixels for a in range(self.ndim)):
             return Partial(node, tuple(left))
-        return Global(node)
+        if groups != value.channels or value.tag in STATISTICS:
+            return Global(node, layer=GroupNorm(groups))
+        whole = any(not d or any(a.axis == BATCH for a in d) for d in gone)
+        return Global(node, layer=BatchNorm() if whole else InstanceNorm())
 
     def _fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
         """True if `gone` holds only pixels within blocks, whose blocks stay."""

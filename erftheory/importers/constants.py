@@ -45,6 +45,7 @@ class _Computed(Constant):
 
     def __init__(self, eqn: Any, inputs: Sequence[Constant]):
         self.shape = eqn.outvars[0].aval.shape
+        self.root, self.entries = _rooted(eqn, inputs, self.shape)
         self._compute = self._value = None
         self._eqn, self._inputs = eqn, inputs
 
@@ -57,6 +58,37 @@ class _Computed(Constant):
                 if all(v is not None for v in values):
                     self._value = _evaluate(eqn, values)[0]
         return self._value
+
+
+# what keeps a factor of a normalisation one, and (all but the last) entries as they are
+_PASSED = frozenset((
+    "mul", "convert_element_type", "copy", "max", "min", "add", "sub", "div", "reshape", "squeeze",
+    "expand_dims", "broadcast_in_dim",
+))  # fmt: skip
+
+
+def _rooted(eqn: Any, inputs: Sequence[Constant], shape: tuple[int, ...]) -> tuple[str, int]:
+    """`root` and `entries` of an equation's result."""
+    name, params = eqn.primitive.name, eqn.params
+    plainly = math.prod(shape) if shape else 0
+    first = inputs[0] if inputs else None
+    if first is None:
+        return "", plainly
+    if name in ("sqrt", "rsqrt"):
+        return (name if first.entries else ""), first.entries
+    if name in _PASSED:
+        roots = [c.root for c in inputs]
+        root = next(filter(None, roots), "")
+        if name == "div" and not roots[0] and roots[1] == "sqrt":
+            root = "rsqrt"
+        return root, min(plainly, max(c.entries for c in inputs))
+    if name == "integer_pow" and params["y"] == -1 and first.root == "sqrt":
+        return "rsqrt", first.entries
+    if name == "pow" and first.entries and len(inputs) > 1 and not inputs[1].entries:
+        known = inputs[1].get()
+        power = None if known is None else float(np.ravel(known)[0])
+        return {0.5: "sqrt", -0.5: "rsqrt"}.get(power or 0.0, ""), first.entries
+    return "", plainly
 
 
 class _Results:

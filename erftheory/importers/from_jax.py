@@ -176,5 +176,5 @@ def _network(assembler, names, found, marks) -> ImportedNetwork:
     marks = {k: v for k, v in marks.items() if v > 0}
     return ImportedNetwork(
         assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes,
-        assembler.weights,
+        assembler.weights, assembler.scales,
     )  # fmt: skip

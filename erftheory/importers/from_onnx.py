@@ -90,10 +90,12 @@ def from_onnx(
             outputs[out.name] = assembler.ended(value)
     if not outputs:
         raise ValueError("model: got outputs that do not depend on the image; takes a network")
+    assembler.note_folded()
     marks = {k: n for k, n in reader.marks.items() if n > 0}
     return ImportedNetwork(
-        len(axes), assembler.nodes, outputs, marks, assembler.notes, assembler.weights
-    )
+        len(axes), assembler.nodes, outputs, marks, assembler.notes, assembler.weights,
+        assembler.scales,
+    )  # fmt: skip
 
 
 def from_torch(
@@ -122,7 +124,9 @@ def from_torch(
     module.eval()
     try:
         with _quiet():
-            program: Any = torch.onnx.export(module, examples, dynamo=True, verbose=False)
+            # the optimiser folds batch norms into convolutions
+            options: Any = {"dynamo": True, "verbose": False, "optimize": False}
+            program: Any = torch.onnx.export(module, examples, **options)
     except torch.onnx.OnnxExporterError as error:
         line = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(f"module: got one that PyTorch cannot export: {line}") from error

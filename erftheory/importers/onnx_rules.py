@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,14 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder
+from erftheory.network.layers import (
+    BatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    RMSNorm,
+)
 
 CURVES = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "leaky_relu", "Sigmoid": "sigmoid",
@@ -168,6 +177,7 @@ def _conv(make, at, inputs):
     if isinstance(image, Global):
         return replace(image, mixed=True)
     image = make.flush(make.settle(image))
+    make.biased |= len(inputs) > 2 and inputs[2].shape != ()
     kernel = at.get("kernel_shape") or list(weights.shape[2:])
     rows, sizes, _ = _rows(make, image, at, kernel)
     full = [(i, k, s, 1, d, p) for i, k, s, d, p in rows]
@@ -181,6 +191,7 @@ def _conv_transpose(make, at, inputs):
     if isinstance(image, Global):
         return replace(image, mixed=True)
     image = make.flush(make.settle(image))
+    make.biased |= len(inputs) > 2 and inputs[2].shape != ()
     kernel = at.get("kernel_shape") or list(weights.shape[2:])
     n = len(kernel)
     stride, dilation = at.get("strides") or [1] * n, at.get("dilations") or [1] * n
@@ -300,35 +311,58 @@ def _einsum(make, at, inputs):
 def _batch_norm(make, at, inputs):
     value, scale, _, mean, variance = inputs[:5]
     if isinstance(mean, Global) or isinstance(variance, Global):  # of this very image
-        return _normalised(make, at, inputs)
-    rank = len(value.shape) if isinstance(value, Signal) else 4
+        return make.held_norm(value, BatchNorm(), (scale,))
 
     def get():
         a, b = scale.get(), variance.get()
-        if a is None or b is None:
-            return None
-        return (a / np.sqrt(b + at.get("epsilon", 1e-5))).reshape(1, -1, *[1] * (rank - 2))
+        return None if a is None or b is None else a / np.sqrt(b + at.get("epsilon", 1e-5))
 
-    return make.scaled(value, Constant((1, *scale.shape, *[1] * (rank - 2)), get))
+    return make.normalised(value, BatchNorm(), (Constant(scale.shape, get),), True)
 
 
-def _normalised(make, at, inputs):
-    """Instance and group normalisation: statistics over the image."""
+def _instance_norm(make, at, inputs):
+    """Of channels; reshaped, of groups of them."""
     value = inputs[0]
     if not isinstance(value, Signal):
         return value
-    held = Global(value.node, root=True, inverse=True)
-    return make.merge("mul", value, held)
+    groups = math.prod(a.size for a in value.dims[1] if a.axis == CHANNEL)
+    if groups == value.channels:
+        return make.held_norm(value, InstanceNorm(), inputs[1:2])
+    return make.held_norm(value, GroupNorm(groups))
 
 
-def _layer_norm(make, at, inputs):
-    value = inputs[0]
+def _group_norm(make, at, inputs):
+    return make.held_norm(inputs[0], GroupNorm(at["num_groups"]), inputs[1:2])
+
+
+def _mean_variance(make, at, inputs):
+    value, axes = inputs[0], at.get("axes", [0, 2, 3])
     if not isinstance(value, Signal):
         return value
-    first = at.get("axis", -1) % len(value.dims)
-    if any(spatial(d) for d in value.dims[first:]):
-        return _normalised(make, at, inputs)
-    return make.pointwise(value, "norm")
+    whole = any(a.axis == CHANNEL for i in axes for a in value.dims[i])
+    return make.held_norm(value, GroupNorm(1) if whole else BatchNorm())
+
+
+def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
+    def rule(make, at, inputs):
+        value = inputs[0]
+        if not isinstance(value, Signal):
+            return value
+        return layer_norm(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
+
+    return rule
+
+
+def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors: list) -> Value:
+    """Statistics over the dimensions from `first` on, which may hold pixels."""
+    gone = [a for d in value.dims[first:] for a in d]
+    if not any(a.axis >= 0 for a in gone):
+        return make.normalised(value, layer, factors)
+    channels = math.prod(a.size for a in gone if a.axis == CHANNEL)
+    if isinstance(layer, LayerNorm):
+        layer = GroupNorm(value.channels // channels)
+    per_pixel = [c for c in factors if c.entries != channels]
+    return make.held_norm(value, layer, [] if per_pixel else factors)
 
 
 def _softmax(make, at, inputs):
@@ -378,11 +412,11 @@ RULES: dict[str, Callable] = {
     "MatMul": _matmul,
     "Einsum": _einsum,
     "BatchNormalization": _batch_norm,
-    "InstanceNormalization": _normalised,
-    "GroupNormalization": _normalised,
-    "MeanVarianceNormalization": _normalised,
-    "LayerNormalization": _layer_norm,
-    "RMSNormalization": _layer_norm,
+    "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
+    "MeanVarianceNormalization": _mean_variance,
+    "LayerNormalization": _layer_norm(LayerNorm),
+    "RMSNormalization": _layer_norm(RMSNorm),
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "Clip": _clip,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from erftheory.importers.signals import (
     Constant,
     Dim,
     Global,
+    Normed,
     Partial,
     Signal,
     Unreadable,
@@ -25,12 +27,23 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.graph import Input, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
-from erftheory.network.layers import Activation, BatchNorm, GlobalAvgPool
+from erftheory.network.layers import (
+    Activation,
+    BatchNorm,
+    GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    Norm,
+    RMSNorm,
+)
 
 KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
     "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
 }  # fmt: skip
+_FLUSHED = (*KNOWN, "norm")  # tags that a value beside its own function may have in the graph
 STATISTICS = ("stat", "rstat", "sstat")  # a mean over channels, its inverse, its root
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
@@ -52,7 +65,9 @@ class Pointwise:
         self.scope = ""
         self._notes: dict[str, list[str]] = {}
         self.weights: dict[int, tuple[Own, int]] = {}  # of convolutions, and their groups
-        self._flushed: dict[tuple[int, str, float, int | None], int] = {}
+        self.scales: dict[int, tuple[Callable[[], float | None], bool]] = {}  # of normalisations
+        self.biased = False  # whether a convolution has a bias
+        self._flushed: dict[tuple, int] = {}
 
     def add(self, op: Op, *inputs: int) -> int:
         self.nodes.append(Node(op, inputs, self.scope))
@@ -78,6 +93,15 @@ class Pointwise:
     def note(self, text: str) -> None:
         self._notes.setdefault(text, []).append(self.scope)
 
+    def note_folded(self) -> None:
+        """A note on a model that may have had norms: biases, and nothing that normalises."""
+        if self.biased and not any(isinstance(node.op, Norm) for node in self.nodes):
+            self.scope = ""
+            self.note(
+                "no normalisation, and convolutions with biases: norms that were folded into "
+                "convolutions cannot be seen, weighted() uses the weights as they are"
+            )
+
     @property
     def notes(self) -> list[str]:
         """One line for each decision, with the first place where it was taken."""
@@ -98,11 +122,14 @@ class Pointwise:
             return signal
         # reduced over channels, and no normalisation came of it
         left = max(1, signal.channels) if signal.tag in STATISTICS else None
-        key = signal.node, signal.tag, signal.scale, left
+        norm = (signal.norm or Normed(BatchNorm())) if signal.tag == "norm" else None
+        key = signal.node, signal.tag, signal.scale, left, norm
         if key not in self._flushed:
             node = signal.node
-            if signal.tag == "norm":
-                node = self.add(BatchNorm(), node)
+            if norm is not None:
+                node = self.add(norm.layer, node)
+                if norm.factors or norm.fixed:
+                    self.scales[node] = partial(_factor, norm.factors), norm.fixed
             elif signal.tag in KNOWN:
                 node = self.add(Activation(KNOWN[signal.tag]), node)
             elif signal.tag:
@@ -141,19 +168,64 @@ class Pointwise:
             value = self.flush(value)  # a scale in front of a curve is another curve
         return replace(value, tag=tag, parts=())
 
+    def normalised(
+        self, value: Value, layer: Layer, factors: Sequence[Constant] = (), fixed: bool = False
+    ) -> Value:
+        """Behind a normalisation; `factors` and `fixed` as in `Normed`."""
+        if not isinstance(value, Signal):
+            return value
+        value = self.flush(value) if value.tag else value
+        if isinstance(layer, GroupNorm) and layer.groups == value.channels:
+            layer = InstanceNorm()
+        sign = math.copysign(1.0, value.scale)
+        norm = Normed(layer, tuple(factors), fixed)
+        return replace(value, tag="norm", scale=sign, parts=(), norm=norm)
+
+    def held_norm(self, value: Value, layer: Layer, factors: Sequence[Constant] = ()) -> Value:
+        """Behind a normalisation by statistics of this very image, where those are held."""
+        if not isinstance(value, Signal):
+            return value
+        held = Global(value.node, root=True, inverse=True, layer=layer, factors=tuple(factors))
+        return self.merge("mul", value, held)
+
     def negated(self, value: Value) -> Value:
         return replace(value, scale=-value.scale) if isinstance(value, Signal) else value
 
     def scaled(self, value: Value, constant: Constant, divide: bool = False) -> Value:
         """Times a constant, or divided by it."""
+        if isinstance(value, Global) and value.inverse and constant.entries and not divide:
+            return replace(value, factors=(*value.factors, constant))
         if not isinstance(value, Signal):
             return value
+        found = self._of_norm(value, constant, divide)
+        if found is not None:
+            return found
         known = constant.get()
         factor = None if known is None else typical(known, value.dims)
         if factor is None or not math.isfinite(factor) or factor == 0:
             return replace(value, parts=())
         scale = value.scale / factor if divide else value.scale * factor
         return replace(value, scale=scale, parts=())
+
+    def _of_norm(self, value: Signal, constant: Constant, divide: bool) -> Signal | None:
+        """Times a constant that belongs to a normalisation: the inverse deviations of one in
+        evaluation mode, or what is learned behind one; None if it does not."""
+        if value.tag == "rstat" and constant.entries and not divide:
+            norm = value.norm or Normed(RMSNorm())
+            return replace(value, norm=norm._replace(factors=(*norm.factors, constant)))
+        if constant.entries != value.channels or _along_pixels(constant, value.dims):
+            return None
+        if divide:
+            constant = _inverse(constant)
+        if value.tag == "norm" and value.norm is not None:
+            norm = value.norm
+            norm = norm._replace(factors=(*norm.factors, constant))
+            return replace(value, norm=norm, parts=())
+        if constant.root == "rsqrt":
+            found = self.normalised(value, BatchNorm(), (constant,), True)
+            assert isinstance(found, Signal)
+            return found
+        return None
 
     def inverted(self, value: Value) -> Value:
         """A constant divided by the value."""
@@ -192,12 +264,18 @@ class Pointwise:
         if any(spatial(x) and spatial(y) and x != y for x, y in zip(a.dims, b.dims)):
             a, b = self.settle(a), self.settle(b)
         dims = unite([a.dims, b.dims])
-        if a.node != b.node and a.tag in KNOWN and self.flush(a).node == b.node:
+        if a.node != b.node and a.tag in _FLUSHED and self.flush(a).node == b.node:
             a = self.flush(a)
-        elif a.node != b.node and b.tag in KNOWN and self.flush(b).node == a.node:
+        elif a.node != b.node and b.tag in _FLUSHED and self.flush(b).node == a.node:
             b = self.flush(b)
+        if a.tag == b.tag == "norm":
+            a, b = self.flush(a), self.flush(b)
         if a.node == b.node:
-            return Signal(a.node, dims, *_same_node(kind, a, b))
+            tag, scale = _same_node(kind, a, b)
+            less = kind in ("add", "sub") and {a.tag, b.tag} == {"", "stat"}
+            norm = _norm(kind, a, b) if tag == "norm" else None
+            centred = less or (kind == "select" and a.centred)
+            return Signal(a.node, dims, tag, scale, norm=norm, centred=centred)
         if kind == "sub":
             b = replace(b, scale=-b.scale)
         a, b = self.flush(a), self.flush(b)
@@ -220,7 +298,7 @@ class Pointwise:
             self.note(f"{what} held constant")
             normal = held.inverse if kind == "mul" else held.root
             if statistic and kind in ("mul", "div") and normal:
-                return replace(signal, tag="norm", scale=1.0, parts=())
+                return self.normalised(signal, held.layer, held.factors)  # type: ignore[return-value]
             return replace(signal, parts=())
         self.note("a path through a mean over the image: the receptive field is unbounded")
         signal = self.flush(signal)
@@ -246,6 +324,60 @@ def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
     flat = np.ravel(values).astype(np.float64)
     size = math.sqrt(np.dot(flat, flat) / flat.size)
     return -size if np.sum(flat) < 0 else size
+
+
+def _factor(factors: Sequence[Constant]) -> float | None:
+    """What a normalisation's constants do together, as `typical` of one array has it."""
+    total: np.ndarray = np.ones(1)
+    for factor in factors:
+        known = factor.get()
+        if known is None:
+            return None
+        row = np.ravel(known).astype(np.float64)
+        if factor.entries and row.size > factor.entries:
+            row = _unbroadcast(np.asarray(known, np.float64))
+        if row.size != total.size and 1 not in (row.size, total.size):
+            return None
+        total = total * row
+    return typical(total, ())
+
+
+def _unbroadcast(known: np.ndarray) -> np.ndarray:
+    """Entries along the dimensions in which an array varies."""
+    for axis in range(known.ndim):
+        first = known.take([0], axis)
+        if np.array_equal(np.broadcast_to(first, known.shape), known):
+            known = first
+    return known.ravel()
+
+
+def _inverse(constant: Constant) -> Constant:
+    def get() -> np.ndarray | None:
+        known = constant.get()
+        return None if known is None else 1 / np.asarray(known, np.float64)
+
+    found = Constant(constant.shape, get)
+    found.root = {"sqrt": "rsqrt", "rsqrt": "sqrt"}.get(constant.root, "")
+    return found
+
+
+def _along_pixels(constant: Constant, dims: Sequence[Dim]) -> bool:
+    """Whether an array that was not broadcast has entries along the image."""
+    shape = constant.shape
+    if len(shape) != len(dims) or math.prod(shape) != constant.entries:
+        return False
+    return any(n > 1 and spatial(d) for n, d in zip(shape, dims))
+
+
+def _norm(kind: str, a: Signal, b: Signal) -> Normed:
+    """The normalisation that an operation on two functions of one node makes."""
+    made = next((v.norm for v in (a, b) if v.tag == "norm" and v.norm is not None), None)
+    if made is not None:  # x / σ less its mean / σ
+        layer = LayerNorm() if isinstance(made.layer, RMSNorm) else made.layer
+        return made._replace(layer=layer)
+    stat, other = (a, b) if a.tag in STATISTICS else (b, a)
+    factors = stat.norm.factors if stat.norm is not None else ()
+    return Normed(LayerNorm() if other.centred else RMSNorm(), factors)
 
 
 def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:

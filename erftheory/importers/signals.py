@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from erftheory.network.layers import InstanceNorm, Layer
+
 CHANNEL, BATCH, COPY = -1, -2, -3
 
 
@@ -47,6 +49,18 @@ class Unreadable(ValueError):
         super().__init__(text)
 
 
+class Normed(NamedTuple):
+    """A normalisation that is not in the graph yet.
+
+    `factors` multiply its result, one entry a channel. `fixed` is True in evaluation mode, where
+    they are all that it does beside shifts: those of running statistics are among them.
+    """
+
+    layer: Layer
+    factors: tuple[Constant, ...] = ()
+    fixed: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """An array that depends on the image.
@@ -59,6 +73,8 @@ class Signal:
       parts: (first channel, last channel + 1, signal) of a concatenation, while it is untouched.
       cropped: True for a slice along the image.
       flipped: True for a slice in reverse order (padding by reflection).
+      norm: which normalisation, under the tag "norm"; of a statistic its factors so far.
+      centred: True if a mean over channels was taken off the node.
     """
 
     node: int
@@ -68,6 +84,8 @@ class Signal:
     parts: tuple[tuple[int, int, Signal], ...] = ()
     cropped: bool = False
     flipped: bool = False
+    norm: Normed | None = None
+    centred: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,13 +104,16 @@ class Global:
     """A value without pixels that depends on all of them: a mean over the image.
 
     `mixed` is False for a statistic (no channels mixed since); `inverse` once it was inverted, as
-    a normalisation does with a deviation.
+    a normalisation does with a deviation. `layer` is the normalisation that has such statistics,
+    `factors` what multiplied them since.
     """
 
     node: int
     mixed: bool = False
     root: bool = False
     inverse: bool = False
+    layer: Layer = InstanceNorm()
+    factors: tuple[Constant, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,15 +137,18 @@ class Constant:
     """A value that does not depend on the image.
 
     `get()` computes it when it is first asked for; None where it is not known. Models have
-    thousands of these, so they are slim.
+    thousands of these, so they are slim. `root` is "sqrt" or "rsqrt" for a product with a root of
+    an array: what a normalisation by constant statistics divides or multiplies by. `entries` are
+    those before it was broadcast, 0 for a number without dimensions.
     """
 
-    __slots__ = ("shape", "_compute", "_value")
+    __slots__ = ("shape", "root", "entries", "_compute", "_value")
 
     def __init__(
         self, shape: tuple[int, ...], compute: Callable[[], np.ndarray | None] | None = None
     ):
-        self.shape, self._compute = shape, compute
+        self.shape, self.root, self._compute = shape, "", compute
+        self.entries = math.prod(shape) if shape else 0
         self._value: np.ndarray | None = None
 
     def get(self) -> np.ndarray | None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Node
+from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Node, Sum
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Conv, ConvTranspose, Layer, Step, Upsample
 from erftheory.network.weights import weights
+
+_SAME = 1e-9  # a scale this close to 1 is 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +84,7 @@ class ImportedNetwork(GraphNetwork):
         marks: dict[str, int],
         notes: Iterable[str] = (),
         weights: Mapping[int, tuple[Callable[[], Any], int]] | None = None,
+        scales: Mapping[int, tuple[Callable[[], float | None], bool]] | None = None,
     ):
         builder = Builder(ndim)
         builder.nodes = list(nodes)
@@ -91,6 +94,7 @@ class ImportedNetwork(GraphNetwork):
         object.__setattr__(self, "_marks", {**marks, **outputs})
         object.__setattr__(self, "_ends", outputs)
         object.__setattr__(self, "_weights", dict(weights or {}))
+        object.__setattr__(self, "_scales", dict(scales or {}))
         object.__setattr__(self, "outputs", tuple(outputs))
         object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
 
@@ -102,7 +106,9 @@ class ImportedNetwork(GraphNetwork):
 
         Their squares, summed over channels, are then the variances of the variance signal and
         their sums over channels the taps of the gradient signal (`Conv(weights=)`), and the gains
-        are theirs in place of an initialisation's. Biases are left out.
+        are theirs in place of an initialisation's. Biases are left out. Normalisations multiply
+        by what they learned (root mean square over channels); those in evaluation mode do nothing
+        else, running deviations included.
 
         Raises:
           ValueError: weights that did not come along (shapes alone), or are zeros alone.
@@ -129,12 +135,26 @@ class ImportedNetwork(GraphNetwork):
         for i in (i for same in users.values() if len(same) > 1 for i in same):
             op: Any = nodes[i].op
             nodes[i] = replace(nodes[i], op=replace(op, weights=replace(op.weights, shared=True)))
+        behind: dict[int, Scale] = {}
+        for i, (compute, fixed) in self._scales.items():  # type: ignore[attr-defined]
+            factor = compute()
+            if factor is None:
+                missing += 1
+            elif fixed:
+                nodes[i] = replace(nodes[i], op=Scale(factor))
+            elif abs(factor - 1) > _SAME:
+                behind[i] = Scale(factor)
         if missing:
             raise ValueError(
-                f"weights: got none for {missing} of the model's convolutions; takes a model read "
-                "together with its weights"
+                f"weights: got none for {missing} of the model's convolutions and norms; takes a "
+                "model read together with its weights"
             )
-        ends, marks = self._ends, self._marks  # type: ignore[attr-defined]
+        nodes, place = _followed(nodes, behind)
+        ends, marks, known = (
+            {k: place[i] for k, i in self._ends.items()},  # type: ignore[attr-defined]
+            {k: place[i] for k, i in self._marks.items()},  # type: ignore[attr-defined]
+            {place[i]: own for i, own in known.items()},
+        )
         return ImportedNetwork(self.ndim, nodes, ends, marks, self.notes, known)
 
     def find(self, endpoint: str) -> Network | None:
@@ -149,6 +169,21 @@ class ImportedNetwork(GraphNetwork):
 
     def __repr__(self) -> str:
         return f"ImportedNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"
+
+
+def _followed(nodes: list[Node], behind: Mapping[int, Layer]) -> tuple[list[Node], list[int]]:
+    """Nodes with further ones right behind some, and where each is now read."""
+    out: list[Node] = []
+    place: list[int] = []
+    for i, node in enumerate(nodes):
+        op = node.op
+        if isinstance(op, Sum) and op.fork is not None:
+            op = replace(op, fork=place[op.fork])
+        out.append(Node(op, tuple(place[j] for j in node.inputs), node.name))
+        if i in behind:
+            out.append(Node(behind[i], (len(out) - 1,), node.name))
+        place.append(len(out) - 1)
+    return out, place
 
 
 RESIZE = "resize"

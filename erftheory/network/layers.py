@@ -434,6 +434,36 @@ class Dropout(Layer):
             raise ValueError(f"rate: got {self.rate}; takes a number in [0, 1)")
 
 
+class Norm(Layer):
+    """What normalisation layers share: what is learned behind one (scale, shift) stays 1 and 0."""
+
+
 @dataclass(frozen=True, repr=False)
-class BatchNorm(Layer):
+class BatchNorm(Norm):
     """Batch normalisation in training mode: every channel to mean 0 and variance 1."""
+
+
+@dataclass(frozen=True, repr=False)
+class InstanceNorm(Norm):
+    """Every channel of one image to mean 0 and variance 1 over its pixels."""
+
+
+@dataclass(frozen=True, repr=False)
+class GroupNorm(Norm):
+    """Each of `groups` groups of channels of one image to mean 0 and variance 1, over its pixels
+    and channels."""
+
+    groups: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", arg.integer("groups", self.groups))
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm(Norm):
+    """Every pixel to mean 0 and variance 1 over its channels, as in ConvNeXt."""
+
+
+@dataclass(frozen=True, repr=False)
+class RMSNorm(Norm):
+    """Every pixel to mean square 1 over its channels."""

@@ -26,13 +26,22 @@ from erftheory.network import arguments as arg
 from erftheory.network.channels import widths
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.imported import Channels, Spatial
-from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer
+from erftheory.network.layers import (
+    Activation,
+    Conv,
+    ConvTranspose,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    RMSNorm,
+)
 from erftheory.theory import distribution as dist
 from erftheory.theory.branches import meeting
 from erftheory.theory.distribution import Group, Law
 from erftheory.theory.gains import Gains, Link
 from erftheory.theory.lowering import through
 from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, same
+from erftheory.theory.norms import normed
 from erftheory.theory.seen import Flow, Row, correlated, flow, reached, summed
 from erftheory.theory.sums import joint
 from erftheory.theory.unit_laws import keeping
@@ -223,6 +232,8 @@ class _Pass:
                 made = self._convolution(node.op, node.name, graph.ndim, groups, out)
             elif isinstance(node.op, Channels | Spatial) and node.op.channels is not None:
                 made = _rearranged(node.op, graph.ndim, groups, out)
+            elif isinstance(node.op, GroupNorm | LayerNorm | RMSNorm):
+                made = normed(node.op, groups)
             else:
                 assert isinstance(node.op, Layer)
                 made = keeping(node.op, graph.ndim, groups)

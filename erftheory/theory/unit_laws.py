@@ -1,7 +1,8 @@
 """What each layer does to the law of a unit in the forward pass, and to the power that comes back.
 
 One row for each layer that acts on every channel alone, and no default: a layer without a row is an
-error, not a linear one. Convolutions, sums and concatenations mix channels: `meanfield` has them.
+error, not a linear one. What mixes channels (convolutions, sums, concatenations) is in `meanfield`,
+norms across channels in `norms`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from erftheory.network.layers import (
     BatchNorm,
     Dropout,
     GlobalAvgPool,
+    InstanceNorm,
     Layer,
     MaxPool,
     Upsample,
@@ -43,7 +45,7 @@ def _activation(op: Activation, ndim: int, law: Law) -> Passed:
     return Passed(behind(law, op.name, out), gain)
 
 
-def _batch_norm(op: BatchNorm, ndim: int, law: Law) -> Passed:
+def _batch_norm(op: BatchNorm | InstanceNorm, ndim: int, law: Law) -> Passed:
     variance = law.variance
     exact = not isinstance(variance, float)
     return Passed(
@@ -88,6 +90,7 @@ def _same(op: Layer, ndim: int, law: Law) -> Passed:
 UNIT_LAWS: dict[type, Callable[..., Passed]] = {
     Activation: _activation,
     BatchNorm: _batch_norm,
+    InstanceNorm: _batch_norm,
     Dropout: _dropout,
     Scale: _scale,
     MaxPool: _max_pool,
