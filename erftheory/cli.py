@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json as text
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from erftheory.network.initialisation import INITS, check_init
 
 if TYPE_CHECKING:
     from erftheory.network.base import Network
@@ -34,6 +37,13 @@ def group() -> None:
 
 class _Usage(click.UsageError):
     """Bad usage in one line."""
+
+
+def _init(context: click.Context, parameter: click.Parameter, value: str) -> str | float:
+    try:
+        return check_init(float(value) if re.fullmatch(r"[\d.eE+-]+", value) else value)
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong)) from None
 
 
 def _target(*suffixes: str) -> Callable[[Any, Any, str | None], str | None]:
@@ -65,7 +75,8 @@ def _reading(command: Callable) -> Callable:
     @click.option("--axes", default=None, metavar="1,2",
                   help="Its dimensions that are pixels, where no convolution tells.")  # fmt: skip
     @click.option("--signal", type=click.Choice(["variance", "gradient"]), default="variance")
-    @click.option("--init", type=click.Choice(["he", "lecun", "xavier"]), default="he")
+    @click.option("--init", default="he", metavar="NAME|NUMBER", callback=_init,
+                  help=f"Weights: {', '.join(INITS)}, or a number c for c/fan_in.")  # fmt: skip
     @click.option("--json", default=None, metavar="PATH", callback=_target(),
                   help="Write what is printed as data.")  # fmt: skip
     @wraps(command)

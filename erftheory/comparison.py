@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from erftheory.network.initialisation import Init
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -205,7 +207,7 @@ def compare(
     unit: Any = "center",
     contribution: str = "squared",
     *,
-    init: str | None = "he",
+    init: Init | None = "he",
     padding_mode: str = "zeros",
     **options: Any,
 ) -> Comparison:

@@ -11,11 +11,13 @@ from collections import defaultdict
 from fractions import Fraction
 
 from erftheory import (
+    Activation,
     AvgPool,
     Branches,
     Chain,
     Conv,
     ConvTranspose,
+    Dropout,
     MaxPool,
     Named,
     Network,
@@ -23,6 +25,7 @@ from erftheory import (
     Residual,
     Upsample,
 )
+from erftheory.network.layers import Norm
 
 
 def _each(value, ndim):
@@ -101,7 +104,9 @@ def pull(network: Network, g: dict, ndim: int) -> dict:
                     weight *= w
                 out[tuple(i for i, _ in picks)] += v * weight
         return dict(out)
-    return g
+    if isinstance(network, Activation | Dropout | Norm):
+        return g  # every pixel alone: one path
+    raise ValueError(f"network: got {network!r}, which the oracle does not know")
 
 
 def _reads(o, f, mode, align):

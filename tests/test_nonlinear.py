@@ -168,7 +168,7 @@ def test_a_fixed_bias_matters_where_a_gate_reads_it():
 
 @pytest.mark.parametrize("name", wide.SMOOTH)
 def test_derivatives_are_those_of_the_executed_activations(name):
-    from erftheory.empirical.execute import activation
+    from erftheory.empirical.rules import activation
 
     h = np.linspace(-6, 6, 41)
     with jax.enable_x64(True):

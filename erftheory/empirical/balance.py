@@ -29,16 +29,9 @@ def factors(
 
     A `Loop` has a list with one such list an iteration, from the input on. None for a graph
     without explicit gains.
-
-    Raises:
-      ValueError: an `init` that is a number, which the mean-field pass does not know.
     """
     if not explicit(graph):
         return None
-    if not isinstance(init, str):
-        raise ValueError(
-            f"init: got {init} in a net with explicit gains; takes he, lecun or xavier there"
-        )
     from erftheory.theory.meanfield import meanfield_gains
 
     return _factors(graph, meanfield_gains(graph, "variance", init, channels, in_channels))

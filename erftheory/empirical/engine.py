@@ -5,33 +5,21 @@ The values of all nodes are arrays over the windows of `windows.py`, in the layo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from erftheory.empirical import windows
-from erftheory.empirical.execute import activation, normalised
+from erftheory.empirical import rules, windows
 from erftheory.empirical.plan import Part, Plan
 from erftheory.empirical.routes import Layout, largest, slices
 from erftheory.empirical.windows import Cone, Window
 from erftheory.network.graph import Concat, Graph, Loop, Sum
-from erftheory.network.layers import (
-    Activation,
-    AvgPool,
-    Conv,
-    ConvTranspose,
-    Dropout,
-    Layer,
-    MaxPool,
-    Norm,
-    Step,
-)
+from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer, Step
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,10 @@ class Engine:
                 out.append(factor)
             elif isinstance(part.op, (Conv, ConvTranspose)):
                 step = part.op.step(plan.ndim)
-                out.append(self.layout.prepare(weight, step, part.groups, stacked))
+                weight, bias = weight if isinstance(weight, tuple) else (weight, None)
+                ready = self.layout.prepare(weight, step, part.groups, stacked)
+                moved = None if bias is None else jnp.moveaxis(bias, 0, stacked)
+                out.append((ready, moved))
             else:
                 out.append(None)
         return out
@@ -142,40 +133,38 @@ class Engine:
             return jnp.concatenate(parts, axis=self.layout.channels)
         assert isinstance(op, Layer)
         step = op.step(ndim)
-        if step is None:
+        if type(op) in rules.POINTWISE or step is None:
             x = _crop(reads[0], out, spots[0])
-            return self._pointwise(op, x, keys, out, grown)
+            return x if self.linear else rules.pointwise(op, x, self._pixels(keys, grown))
         read = windows.reads(step, out, repr(op))
         x = _crop(reads[0], read, spots[0])
-        if isinstance(op, (Conv, ConvTranspose)):
-            y = self.layout.convolve(x, weight, step, part.groups)
-        elif isinstance(op, MaxPool) and not self.linear:
+        kind = rules.window(op)
+        if kind == "weights":
+            ready, bias = weight
+            y = self.layout.convolve(x, ready, step, part.groups)
+            if bias is not None:
+                y = y + self.layout.image(bias.reshape(*bias.shape, *(1,) * ndim))
+        elif kind == "largest" and not self.linear:
             rows = slices(x, step.kernel.shape, step.stride, step.dilation)
             y = largest(rows)
+        elif kind == "moves":
+            y = self.layout.image(jax.vmap(partial(_moved, op))(self.layout.back(x)))
         else:
-            y = self.layout.fixed(x, _taps(op, step), step)
+            y = self.layout.fixed(x, rules.fixed_taps(op, step), step)
         return _crop(y, out, _touched(step, read)) if step.up else y
 
-    def _pointwise(
-        self, op: Layer, x: jax.Array, keys: jax.Array, out: Window, grown: Any
-    ) -> jax.Array:
-        if self.linear:
-            return x
-        if isinstance(op, Activation):
-            return activation(op.name, x)
-        if isinstance(op, Dropout):
-            if op.rate == 0:
-                return x
-            keep = 1 - float(op.rate)
-            nets, channels = self.layout.nets, self.layout.channels
+    def _pixels(self, keys: jax.Array, grown: Any) -> rules.Pixels:
+        nets, channels = self.layout.nets, self.layout.channels
+
+        def mask(keep: float, x: jax.Array) -> jax.Array:
             own = (x.shape[channels], *x.shape[1:-1])
-            mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, own))(keys)
-            assert mask.shape[0] == x.shape[nets]
-            return jnp.where(self.layout.image(mask), x / keep, jnp.zeros((), x.dtype))
-        if isinstance(op, Norm):
-            axis = self.layout.channels % x.ndim
-            return normalised(op, x, _statistics(x, grown), axis, self.statistics == "frozen")
-        raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in engine")
+            found = jax.vmap(lambda key: jax.random.bernoulli(key, keep, own))(keys)
+            assert found.shape[0] == x.shape[nets]
+            return self.layout.image(found)
+
+        # every array has an axis for each of nets and channels beside the spatial ones
+        place = 0 if self.layout.lanes else -1
+        return rules.Pixels(place, self.statistics, lambda x: _statistics(x, grown), mask)
 
     def _repeat(
         self,
@@ -283,7 +272,7 @@ def gradients(
         if name is None or engine.linear:
             one = jnp.ones(len(h), g.dtype)
             return g, one, one
-        slope = jax.vmap(jax.grad(lambda v, name=name: activation(name, v)))
+        slope = jax.vmap(jax.grad(lambda v, name=name: rules.activation(name, v)))
         return g, slope(h[:, 0]), slope(-h[:, 0])
 
     return function
@@ -321,9 +310,14 @@ def _touched(step: Step, read: Window) -> Window:
     return tuple((s * a - p, s * b + d * (k - 1) - p) for (a, b), s, p, d, k in rows)
 
 
-def _taps(op: Layer, step: Step) -> np.ndarray:
-    taps = np.array([float(t) for t in step.kernel.exact]).reshape(step.kernel.shape)
-    return taps / math.prod(step.kernel.shape) if isinstance(op, AvgPool | MaxPool) else taps
+def _moved(op: Any, x: jax.Array) -> jax.Array:
+    step = op.rule
+    return rules.moved(op, lambda: _windows(x, step), x)
+
+
+def _windows(x: jax.Array, step: Step) -> list[jax.Array]:
+    rows = slices(x[..., None], step.kernel.shape, step.stride, step.dilation)
+    return [row[..., 0] for row in rows]
 
 
 def _statistics(x: jax.Array, grown: jax.Array | None) -> tuple[jax.Array, jax.Array]:

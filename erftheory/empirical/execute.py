@@ -17,28 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from erftheory.empirical import rules
 from erftheory.empirical.cone import Canvas, canvas, frame
 from erftheory.empirical.plan import Part, Plan, single
 from erftheory.empirical.routes import largest
 from erftheory.empirical.weights import Params, ones_params
-from erftheory.network.activations import CURVES, Mathematics
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Concat, Loop, Sum
-from erftheory.network.imported import Scale
 from erftheory.network.layers import (
-    Activation,
     AvgPool,
     Conv,
     ConvTranspose,
-    Dropout,
     GlobalAvgPool,
-    GroupNorm,
     Layer,
-    LayerNorm,
-    MaxPool,
-    Norm,
-    RMSNorm,
     Step,
 )
 
@@ -156,81 +148,45 @@ def _node(
         return pool(x, axis=tuple(range(1, ndim + 1)), keepdims=True)
     assert isinstance(op, Layer)
     step = op.step(ndim)
-    if step is None:
-        return x if mode.linear else _pointwise(op, x, mode, key)
+    if type(op) in rules.POINTWISE or step is None:
+        return x if mode.linear else rules.pointwise(op, x, _pixels(mode, key))
     if isinstance(op, (Conv, ConvTranspose)):
-        return convolve(x, weight, step, part.groups)
-    if isinstance(op, MaxPool) and not mode.linear:
+        weight, bias = weight if isinstance(weight, tuple) else (weight, None)
+        y = convolve(x, weight, step, part.groups)
+        return y if bias is None else y + bias.reshape(-1, *(1,) * ndim)
+    if mode.linear and not step.up:
+        return _window_sum(x, step)
+    kind = "taps" if mode.linear else rules.window(op)
+    if kind == "largest":
         return _max_pool(x, step)
-    if isinstance(op, AvgPool) or mode.linear and not step.up:
+    if kind == "mean":
         total = _window_sum(x, step)
-        if mode.linear:
-            return total
         if isinstance(op, AvgPool) and not op.count_include_pad:
             return total / _window_sum(jnp.ones_like(x[:1]), step)
         return total / math.prod(step.kernel.shape)
-    taps = np.array([float(t) for t in step.kernel.exact]).reshape(1, 1, *step.kernel.shape)
+    if kind == "moves":
+        return _moved(op, x, step)
+    taps = rules.fixed_taps(op, step)[None, None]
     spread = jax.vmap(lambda row: convolve(row[None], jnp.asarray(taps, x.dtype), step, 1)[0])
     return spread(x)
 
 
-def _pointwise(op: Layer, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:
-    if isinstance(op, Activation):
-        return activation(op.name, x)
-    if isinstance(op, Dropout):
-        if key is None or op.rate == 0:
-            return x
-        keep = jax.random.bernoulli(key, 1 - float(op.rate), x.shape)
-        return jnp.where(keep, x / (1 - float(op.rate)), jnp.zeros((), x.dtype))
-    if isinstance(op, Scale):
-        return x * jnp.asarray(op.factor, x.dtype)
-    if isinstance(op, Norm):
-        if mode.statistics == "skip":
-            return x
+def _pixels(mode: Mode, key: jax.Array | None) -> rules.Pixels:
+    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(1, x.ndim))
-        moments = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
-        return normalised(op, x, moments, 0, mode.statistics == "frozen")
-    raise ValueError(f"network: got the layer {op!r}; takes layers with a rule in execute")
+        return x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+
+    mask = None if key is None else lambda keep, x: jax.random.bernoulli(key, keep, x.shape)
+    return rules.Pixels(0, mode.statistics, moments, mask)
 
 
-def normalised(
-    op: Norm, x: jax.Array, moments: tuple[jax.Array, jax.Array], channels: int, frozen: bool
-) -> jax.Array:
-    """A normalisation; `moments` are mean and variance of every channel over its pixels.
-
-    Args:
-      channels: axis of the channels.
-      frozen: no gradient flows through the statistics.
-    """
-    mean, var = moments
-    if isinstance(op, LayerNorm):
-        mean, var = x.mean(channels, keepdims=True), x.var(channels, keepdims=True)
-    elif isinstance(op, RMSNorm):
-        mean = jnp.zeros((), x.dtype)
-        var = jnp.square(x).mean(channels, keepdims=True)
-    elif isinstance(op, GroupNorm):
-        count = x.shape[channels]
-        if count % op.groups:
-            raise ValueError(f"groups: got {op.groups}; takes a divisor of its {count} channels")
-
-        def over(v: jax.Array) -> jax.Array:  # means over the channels of a group
-            v = jnp.moveaxis(v, channels, -1)
-            v = v.reshape(*v.shape[:-1], op.groups, -1).mean(-1)
-            return jnp.moveaxis(jnp.repeat(v, count // op.groups, -1), -1, channels)
-
-        whole = over(mean)
-        mean, var = whole, over(var + jnp.square(mean - whole))
-    if frozen:
-        mean, var = lax.stop_gradient((mean, var))
-    return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
-
-
-JAX = Mathematics(jnp.where, jnp.abs, jnp.tanh, jax.scipy.special.erf, jnp.exp)
-
-
-def activation(name: str, x: jax.Array) -> jax.Array:
-    """The curve of an `Activation`, which JAX differentiates by itself."""
-    return CURVES[name].function(x, JAX)
+def _moved(op: Any, x: jax.Array, step: Step) -> jax.Array:
+    if step.up:
+        x = rules.moved(op, list, x)
+        ends = [(-b, -a, 0) for b, a in zip(step.before, step.after)]
+        return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *ends])
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *_padding(step)])
+    return rules.moved(op, lambda: _slices(x, step), x)
 
 
 def _repeat(part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:

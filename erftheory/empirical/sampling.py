@@ -23,11 +23,12 @@ from erftheory.empirical.keys import random_key
 from erftheory.empirical.nets import Device, Nets, nets
 from erftheory.empirical.routes import NAMES
 from erftheory.empirical.tally import Tally
-from erftheory.empirical.weights import WEIGHTS, check_init
+from erftheory.empirical.weights import WEIGHTS
 from erftheory.erf import ERF, ErrorBound
 from erftheory.jackknife import Replicates
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
+from erftheory.network.initialisation import check_init
 
 REPLICATES = 32  # batches whose maps are kept for the jackknife
 FEW = 30  # effective nets below which a standard error is called unreliable
@@ -70,7 +71,8 @@ def sample(
       samples: number of nets, at least 2.
       channels: channels inside.
       weights: "gaussian", "uniform" or "rademacher".
-      init: "he", "lecun", "xavier", or a number a for the variance a/fan_in.
+      init: variance of the weights, as in `exact`: "he", "lecun", "xavier", "torch", "keras",
+        "flax", or a number c for c/fan_in. Biases are 0, but "torch" draws them too.
       chunk: nets per device call, rounded up to whole vectorised passes.
       progress: a progress bar; by default only on a terminal.
       images: inputs, shape (count, channels in, *spatial), each at least as large as the unit's

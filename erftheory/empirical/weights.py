@@ -17,10 +17,10 @@ from erftheory.empirical.plan import Part, Plan, plan, single
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Graph, Loop
+from erftheory.network.initialisation import bias_variance, check_init, weight_variance
 from erftheory.network.layers import Conv, ConvTranspose
 
 WEIGHTS = ("gaussian", "uniform", "rademacher")
-INITS = ("he", "lecun", "xavier")
 
 
 @partial(
@@ -34,7 +34,7 @@ class Params:
 
     Attributes:
       weights: one entry a node; arrays (channels out, channels in / groups, *kernel) of
-        convolutions, for a repetition a list of such trees stacked over alike iterations.
+        convolutions, with arrays (channels out) where biases are drawn; for a repetition a list of such trees stacked over alike iterations.
       channels, in_channels: the numbers that `initialise` got.
       ones: True for the all-ones net of `ones_params`.
     """
@@ -57,13 +57,12 @@ def initialise(
     in_channels: int = 1,
     dtype: Any = jnp.float32,
 ) -> Params:
-    """Draw independent zero-mean weights, without biases.
+    """Draw independent zero-mean weights; biases are 0, unless `init` draws them ("torch").
 
     Args:
       weights: law of a weight: "gaussian", "uniform" or "rademacher" (±1).
-      init: its variance: "he" 2/fan_in, "lecun" 1/fan_in, "xavier" 2/(fan_in + fan_out), or a
-        number a for a/fan_in, times the relative taps (mean 1); fan_in = channels in / groups ·
-        taps.
+      init: its variance, see `network.initialisation`, times the relative taps (mean 1); a number
+        c is c/fan_in, fan_in = channels in / groups · taps.
 
     Raises:
       ValueError: an unknown name, channels that do not match, negative taps, an explicit gain.
@@ -85,14 +84,6 @@ def initialise(
 def ones_params(network: Network, dtype: Any = jnp.float32) -> Params:
     """The all-ones net: one channel, every tap at its own weight, 1 if uniform."""
     return Params(_ones(single(check_network("network", network).graph), dtype), 1, 1, True)
-
-
-def check_init(init: object) -> None:
-    """An accepted name, or a positive number."""
-    if isinstance(init, bool) or not isinstance(init, (int, float)):
-        one_of("init", init, INITS)
-    elif not 0 < init < math.inf:
-        raise ValueError(f"init: got {init}; takes a positive number, or one of {', '.join(INITS)}")
 
 
 def draw(
@@ -134,10 +125,22 @@ def _scales(plan: Plan, init: str | float) -> list[Any]:
                 ]
             )
         elif isinstance(op, (Conv, ConvTranspose)):
-            out.append(_Scale(*weight_scale(part, plan.ndim, init)))
+            out.append(_drawn(part, plan.ndim, init))
         else:
             out.append(None)
     return out
+
+
+def _drawn(part: Part, ndim: int, init: Any) -> Any:
+    """The scale of a convolution's weights, and, where they are drawn too, of its biases."""
+    assert isinstance(part.op, (Conv, ConvTranspose))
+    weights = _Scale(*weight_scale(part, ndim, init))
+    if part.op.weights is not None:
+        return weights
+    taps, step = math.prod(weights.shape[2:]), part.op.step(ndim)
+    outward = part.channels_out // part.groups
+    bias = bias_variance(init, weights.shape[1], outward, taps, step.up)
+    return (weights, _Scale((part.channels_out,), np.sqrt(float(bias)))) if bias else weights
 
 
 def weight_scale(part: Part, ndim: int, init: str | float) -> tuple[tuple[int, ...], np.ndarray]:
@@ -148,12 +151,10 @@ def weight_scale(part: Part, ndim: int, init: str | float) -> tuple[tuple[int, .
     if taps.min() < 0:
         raise ValueError("taps: got a negative tap for random weights; takes variances >= 0")
     shape = (part.channels_out, part.channels_in // part.groups, *taps.shape)
-    fan_in = shape[1] * taps.size
-    fan_out = part.channels_out // part.groups * taps.size
     if part.op.weights is not None:
         return shape, np.sqrt(taps / part.op.weights.outward)
-    named = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}
-    variance = named[init] if isinstance(init, str) else init / fan_in
+    outward = part.channels_out // part.groups
+    variance = float(weight_variance(init, shape[1], outward, taps.size, step.up))
     return shape, np.sqrt(variance * taps / taps.mean())
 
 

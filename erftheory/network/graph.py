@@ -178,19 +178,22 @@ class Builder:
 def unrolled(graph: Graph) -> Graph:
     """Every repetition as copies of its body, under names with [i]."""
     builder = Builder(graph.ndim)
-    _append(builder, graph, 0, "")
+    append(builder, graph, 0, "", True)
     return builder.finish(len(builder.nodes) - 1)
 
 
-def _append(builder: Builder, graph: Graph, source: int, scope: str) -> int:
+def append(
+    builder: Builder, graph: Graph, source: int, scope: str, unroll: bool = False
+) -> int:
+    """Add a graph that reads node `source`, under a scope; returns its output node."""
     place = [source]
     for node in graph.nodes[1:]:
         reads = tuple(place[i] for i in node.inputs)
         name = scope + ("/" if scope and node.name else "") + node.name
-        if isinstance(node.op, Loop):
+        if unroll and isinstance(node.op, Loop):
             at = reads[0]
             for i in range(node.op.times):
-                at = _append(builder, node.op.graph, at, f"{name}[{i}]")
+                at = append(builder, node.op.graph, at, f"{name}[{i}]", True)
             place.append(at)
             continue
         op = node.op
@@ -201,13 +204,16 @@ def _append(builder: Builder, graph: Graph, source: int, scope: str) -> int:
 
 
 class GraphNetwork(Network):
-    """A network given directly as a graph, as importers make them."""
+    """A network given directly as a graph, as importers make them; it composes like any other."""
 
     def __init__(self, graph: Graph):
         object.__setattr__(self, "graph", graph)
 
     def own_axes(self) -> int | None:
         return self.graph.ndim
+
+    def lower(self, builder: Builder, source: int, scope: str) -> int:
+        return append(builder, self.graph, source, scope)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GraphNetwork) and self.graph == other.graph

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+Init = str | float | Fraction
 INITS = ("he", "lecun", "xavier", "torch", "keras", "flax")
 _TAKES = f"a positive number c for c/fan_in, or one of {', '.join(INITS)}"
 
@@ -28,7 +29,7 @@ def check_init(init: Any, counting: bool = False) -> Any:
 
 
 def weight_variance(
-    init: str | float | Fraction, inward: int, outward: int, taps: int, transposed: bool = False
+    init: Init, inward: int | Fraction, outward: int | Fraction, taps: int, transposed: bool = False
 ) -> Fraction:
     """Variance of a weight, of mean 0.
 
@@ -50,7 +51,7 @@ def weight_variance(
 
 
 def bias_variance(
-    init: str | float | Fraction, inward: int, outward: int, taps: int, transposed: bool = False
+    init: Init, inward: int | Fraction, outward: int | Fraction, taps: int, transposed: bool = False
 ) -> Fraction:
     """Variance of a bias: PyTorch draws it as it draws weights, the others start at 0."""
     if init != "torch":

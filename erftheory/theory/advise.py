@@ -21,10 +21,11 @@ from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Builder, Concat, Graph, GraphNetwork, Loop, Sum
 from erftheory.network.imported import aligned_corners
+from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.extents import centres
 from erftheory.theory.interval import ReceptiveField, receptive_field
 from erftheory.theory.lowering import build
-from erftheory.theory.prepare import INITS, prepare
+from erftheory.theory.prepare import prepare
 from erftheory.theory.support import has_gaps, holes
 from erftheory.theory.unproductive import Entry, entries, gaussian_side, opened
 
@@ -76,7 +77,7 @@ def advise(
     network: Network,
     image: int | tuple[int, ...],
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
 ) -> Advice:
     """Unproductive layers, the feasible image sizes, holes and misaligned branches, with reasons.
 
@@ -100,7 +101,7 @@ def advise(
             'its last feature map, see until(), or one read with hold="global"'
         )
     one_of("signal", signal, ("variance", "gradient"))
-    one_of("init", init, INITS)
+    check_init(init, counting=True)
     layers = entries(opened(network), sizes, signal, init)
     whole = receptive_field(network)
     feasible = tuple(

@@ -17,6 +17,7 @@ import numpy as np
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.theory import window as windows
 from erftheory.theory.cumulants import CumulantAlgebra
 from erftheory.theory.interval import extent, receptive_field
@@ -36,7 +37,7 @@ def approximate(
     kind: str = "edgeworth",
     order: int | None = None,
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     window: Any = None,
     axis: int | None = None,
 ) -> ERF:
@@ -52,7 +53,7 @@ def approximate(
         default 0. "normal": 0.
       signal: "variance", "gradient" (with taps ≥ 0), or "magnitude", the square root of the
         variance's approximation.
-      init: "he", "lecun" or "xavier" give the gains where branches meet; None counts raw paths.
+      init: as for `exact`; None counts raw paths.
       window: as for `exact`.
       axis: gives the marginal of one axis alone. It is needed where paths meet in two or three
         dimensions, so that the map is no product of its marginals.

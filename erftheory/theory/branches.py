@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.imported import Channels
 from erftheory.network.layers import GlobalAvgPool, Layer
 
 
@@ -59,7 +60,8 @@ def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
             ends = not _weightless(node.op.graph)[1]
         else:
             step = node.op.step(graph.ndim) if isinstance(node.op, Layer) else None
-            ends = step is not None and step.kind == "random" or isinstance(node.op, GlobalAvgPool)
+            ends = step is not None and step.kind == "random"
+            ends = ends or isinstance(node.op, GlobalAvgPool | Channels)
         own = 0
         for bits in () if ends else reads:
             if own & bits and isinstance(node.op, Sum):

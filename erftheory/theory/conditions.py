@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Loop, Sum
+from erftheory.network.initialisation import Init
 from erftheory.network.layers import AvgPool, MaxPool
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.marginal import SpanAlgebra
@@ -68,7 +69,7 @@ class Conditions:
         return f"<table>{head}{rows}</table>"
 
 
-def conditions(network: Network, signal: str = "variance", init: str | None = "he") -> Conditions:
+def conditions(network: Network, signal: str = "variance", init: Init | None = "he") -> Conditions:
     """The assumptions behind the laws, checked on a network.
 
     Raises:

@@ -16,6 +16,7 @@ from typing import Any
 
 from erftheory.network.arguments import integer
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.counting import Counts
@@ -148,14 +149,14 @@ def _ratio(cumulant: Fraction, variance: Fraction, order: int) -> float:
 
 
 def cumulants(
-    network: Network, signal: str = "variance", init: str | None = "he", order: int = 6
+    network: Network, signal: str = "variance", init: Init | None = "he", order: int = 6
 ) -> Cumulants:
     """Exact cumulants of the ERF's marginals on the unbounded plane, at any depth.
 
     Args:
       signal: "variance" or "gradient".
-      init: "he", "lecun", "xavier" (it only matters where branches meet; gains that are floats
-        are taken for the fractions that they are), or None for raw paths.
+      init: as for `exact` (it only matters where branches meet; gains that are floats are taken for
+        the fractions that they are); None counts raw paths.
       order: the highest order, at least 1.
 
     Raises:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Input, Node, Sum, unrolled
+from erftheory.network.initialisation import Init
 from erftheory.theory.branches import repeats_fixed
 from erftheory.theory.gains import Gains
 from erftheory.theory.meanfield import meanfield_gains
@@ -36,7 +37,7 @@ class Between(GraphNetwork):
     kept: tuple[int, ...]
     unrolled: Callable[[], Between]
 
-    def gains(self, signal: str, init: str) -> Gains:
+    def gains(self, signal: str, init: Init) -> Gains:
         """Those of the whole network, on the nodes that are left."""
         found, place = meanfield_gains(self.whole, signal, init), set(self.kept)
         gains = Gains()

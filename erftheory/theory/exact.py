@@ -15,6 +15,7 @@ from erftheory.erf import ERF, ErrorBound
 from erftheory.measures import magnitude
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.theory import window as windows
 from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolved, steps, work
 from erftheory.theory.endpoints import between
@@ -35,7 +36,7 @@ NEGLIGIBLE = 1e-17  # share of a map whose aliasing no digit sees
 def exact(
     network: Network,
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     unit: str | tuple[int, ...] = "center",
     method: str = "auto",
     window: Any = None,
@@ -49,7 +50,9 @@ def exact(
     Args:
       signal: "variance" E[g²] of random weights, "magnitude" its square root, or "gradient" g with
         the taps as weights.
-      init: "he", "lecun" or "xavier" give the gains where branches meet; None counts raw paths.
+      init: the variance of the weights, which gives the gains where branches meet: "he" 2/fan_in,
+        "lecun" and "flax" 1/fan_in, "xavier" and "keras" 2/(fan_in + fan_out), "torch" 1/(3 fan_in)
+        (of biases too), a number c for c/fan_in; None counts raw paths.
       unit: index of the output unit, one int an axis; "center" is index 0 of the unbounded
         plane. It matters for up-sampling networks, where it chooses the output phase. On an
         image it is an index of the output grid, and "center" is n // 2 on each axis.

@@ -19,13 +19,13 @@ from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.imported import ALIGNED, Spatial, own_rims
+from erftheory.network.initialisation import Init, check_init
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import flatten
 from erftheory.theory.interval import receptive_field
-from erftheory.theory.prepare import INITS
 from erftheory.theory.pulling import Signal, Unreached, pull
 from erftheory.theory.walk import SIGNALS
 
@@ -41,7 +41,7 @@ def on_image(
     image: Any,
     unit: Any = "center",
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     padding_mode: str = "zeros",
     source: str | None = None,
     output: str | None = None,
@@ -61,7 +61,7 @@ def exact_units(
     image: int | tuple[int, ...],
     units: Sequence[tuple[int, ...]] | str = "all",
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     padding_mode: str = "zeros",
 ) -> Iterator[ERF]:
     """The ERFs of many units of one output map on an image, one after the other.
@@ -90,10 +90,10 @@ def exact_units(
 class _Grid:
     """One network on one image."""
 
-    def __init__(self, network: Network, image: Any, signal: str, init: str | None, mode: str):
+    def __init__(self, network: Network, image: Any, signal: str, init: Init | None, mode: str):
         self.network = check_network("network", network)
         self.signal = one_of("signal", signal, SIGNALS)
-        self.init = one_of("init", init, INITS)
+        self.init = check_init(init, counting=True)
         self.mode = one_of("padding_mode", mode, tuple(layers.PADDING))
         self.root = signal == "magnitude"
         self.kind = "variance" if self.root else signal

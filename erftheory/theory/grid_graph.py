@@ -10,6 +10,8 @@ from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
+from erftheory.network.imported import Channels
+from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, Dropout, GlobalAvgPool, Layer, MaxPool, Step
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.branches import fixed_layers, meets
@@ -129,7 +131,7 @@ class Flat:
         return self.made[key]
 
 
-def flatten(network: Network, image: Shape, kind: str, init: str | None, mode: str) -> Flat:
+def flatten(network: Network, image: Shape, kind: str, init: Init | None, mode: str) -> Flat:
     """Write out a network on an image.
 
     Raises:
@@ -242,7 +244,7 @@ def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
 def _edge(flat: Flat, index: int, link: Link) -> GridEdge:
     node, reader = flat.nodes[index], (index, link.target)
     if not node.spatial:
-        mixes = not isinstance(node.op, Sum | Concat) and (
+        mixes = isinstance(node.op, Channels) or not isinstance(node.op, Sum | Concat) and (
             sum(k.target == link.target and k.input == link.input for k in node.links) > 1
         )
         kind = "random" if mixes else "fixed"

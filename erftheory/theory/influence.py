@@ -16,6 +16,7 @@ import numpy as np
 
 from erftheory.erf import ERF
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.theory.grid import exact_units
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.prepare import prepare
@@ -38,7 +39,7 @@ class Influence:
         self,
         network: Network,
         signal: str,
-        init: str | None,
+        init: Init | None,
         fields: Sides,
         grid: tuple[int, ...],
         phases: tuple[int, ...],

@@ -8,6 +8,7 @@ from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.imported import Channels
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
 from erftheory.theory.fixed import PlaneLags
@@ -144,9 +145,9 @@ class _Lowering:
         step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
         if step is not None:
             return self._step_edge(reader, link.gain, step, frame, index)
-        # where channels of several laws become one, they stay apart in truth
+        # which channels are picked is not known, and those of several laws stay apart in truth
         mixes = not isinstance(node.op, Sum | Concat) and len(self._feeding(index, link)) > 1
-        kind = "random" if mixes else "fixed"
+        kind = "random" if mixes or isinstance(node.op, Channels) else "fixed"
         gate = self._gate(index, link)
         return RawEdge(reader, link.gain, (), self.still, None, kind, gate)
 

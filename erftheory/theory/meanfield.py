@@ -26,6 +26,7 @@ from erftheory.network import arguments as arg
 from erftheory.network.channels import widths
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.imported import Channels, Spatial
+from erftheory.network.initialisation import Init, bias_variance, check_init, weight_variance
 from erftheory.network.layers import (
     Activation,
     Conv,
@@ -47,14 +48,13 @@ from erftheory.theory.sums import joint
 from erftheory.theory.unit_laws import keeping
 from erftheory.theory.weights import Weight, root, to_float
 
-INITS = ("he", "lecun", "xavier")
 _PROBES = 64  # iterations looked at, if they last, before the scale alone is extrapolated
 
 
 def meanfield_gains(
     graph: Graph,
     signal: str = "variance",
-    init: str = "he",
+    init: Init = "he",
     channels: int = 16,
     in_channels: int | None = None,
 ) -> Gains:
@@ -63,7 +63,7 @@ def meanfield_gains(
     Args:
       signal: "variance" or "magnitude" for power gains, "gradient" for their square roots (an
         explicit residual gain a counts √a there; fixed layers count their own weights).
-      init: weight variance "he" 2/fan_in, "lecun" 1/fan_in, "xavier" 2/(fan_in + fan_out).
+      init: see `network.initialisation`.
       channels: width of the net where neither a convolution nor a sum says otherwise.
       in_channels: channels of the input; None is as many as a sum demands, else `channels` if a
         convolution of open width reads it, else 1.
@@ -72,7 +72,7 @@ def meanfield_gains(
       ValueError: an argument out of range, a sum of unequal channel counts, a depthwise
         convolution whose channels are no multiple of its input's, a batch norm of a constant.
     """
-    arg.one_of("init", init, INITS)
+    check_init(init)
     arg.one_of("signal", signal, ("variance", "magnitude", "gradient"))
     channels = arg.integer("channels", channels)
     if in_channels is not None:
@@ -136,7 +136,7 @@ class _Run:
 class _Pass:
     """Power gains steer the pass; those of the amplitude are found along with them if asked for."""
 
-    init: str
+    init: Init
     channels: int
     amplitude: bool
     counted: dict[tuple, list[int]] = field(default_factory=dict)  # widths, by graph and ends
@@ -244,7 +244,7 @@ class _Pass:
         self, op: Conv | ConvTranspose, name: str, ndim: int, groups: list[Group], out: int
     ) -> tuple[list[Group], list]:
         width = sum(c for c, _ in groups)
-        depthwise, forward, gain = _filter(op, ndim, width, out, self.init)
+        depthwise, forward, gain, bias = _filter(op, ndim, width, out, self.init)
         if depthwise and out % width:
             raise ValueError(
                 f"{name or 'channels'}: got {out} channels; a depthwise convolution of {width} "
@@ -253,11 +253,15 @@ class _Pass:
         rows = [(0, g, g if depthwise else 0, gain) for g in range(len(groups))]
         if depthwise:
             times = out // width
-            laws = [dist.gaussian(forward * law.second, forward * law.level) for _, law in groups]
+            laws = [
+                dist.gaussian(forward * law.second + bias, forward * law.level + bias)
+                for _, law in groups
+            ]
             return [(c * times, law) for (c, _), law in zip(groups, laws)], rows
         second = mean([(c, law.second) for c, law in groups])
         level = mean([(c, law.level) for c, law in groups])
-        return [(out, dist.gaussian(forward * second, forward * level))], rows
+        law = dist.gaussian(forward * second + bias, forward * level + bias)
+        return [(out, law)], rows
 
     def _sum(
         self,
@@ -357,21 +361,23 @@ class _Pass:
 
 @lru_cache(maxsize=1024)
 def _filter(
-    op: Conv | ConvTranspose, ndim: int, width: int, out: int, init: str
-) -> tuple[bool, Weight, tuple[Weight, Weight]]:
-    """Whether a convolution keeps channels apart; its gain forward; its gain backward, and root."""
+    op: Conv | ConvTranspose, ndim: int, width: int, out: int, init: Init
+) -> tuple[bool, Weight, tuple[Weight, Weight], Weight]:
+    """Whether a convolution keeps channels apart; its gain forward; its gain backward, and root;
+    the variance of its biases, which a channel has for its mean."""
     step = op.step(ndim)
     spread = math.prod(step.stride) if step.up else 1
     depthwise = op.groups == "depthwise" or (op.groups == width > 1)
     if op.weights is not None:
         backward, signed = float(op.weights.power.mass), op.weights.signed.scale
-        return depthwise, op.weights.forward / spread, (backward, float(signed))
+        return depthwise, op.weights.forward / spread, (backward, float(signed)), 0
     taps = math.prod(step.kernel.shape)
     groups = width if depthwise else int(op.groups)
-    fan_in, fan_out = Fraction(width * taps, groups), Fraction(out * taps, groups)
-    variance = {"he": 2 / fan_in, "lecun": 1 / fan_in, "xavier": 2 / (fan_in + fan_out)}[init]
-    backward = variance * fan_out
-    return depthwise, variance * fan_in / spread, (backward, root(backward))
+    inward, outward = Fraction(width, groups), Fraction(out, groups)
+    fans = init, inward, outward, taps, step.up
+    variance, bias = weight_variance(*fans), bias_variance(*fans)
+    backward = variance * outward * taps
+    return depthwise, variance * inward * taps / spread, (backward, root(backward)), bias
 
 
 def _rearranged(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.counting import Counts
@@ -135,7 +136,7 @@ class Moments:
 def moments(
     network: Network,
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     source: str | None = None,
     output: str | None = None,
     spacing: Any = None,
@@ -144,7 +145,7 @@ def moments(
 
     Args:
       signal: "variance" or "gradient".
-      init: "he", "lecun", "xavier" (it only matters where branches meet), or None for raw paths.
+      init: as for `exact` (it only matters where branches meet); None counts raw paths.
       source: a name that `until` takes: the signal at that part's output, in its pixels, along the
         paths through it; None is the network's input.
       output: a name that `until` takes; None is the network's output.

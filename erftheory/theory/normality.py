@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.prepare import prepare
@@ -76,7 +77,7 @@ class Step:
     third: float
 
 
-def berry_esseen(network: Network, init: str | None = "he") -> tuple[float, ...]:
+def berry_esseen(network: Network, init: Init | None = "he") -> tuple[float, ...]:
     """A bound for sup |F − Φ|, the Kolmogorov distance of each marginal to the normal law.
 
     F is the distribution function of the variance signal, standardised. C Σ E|X|³ / (Σ Var X)^{3/2}
@@ -91,7 +92,7 @@ def berry_esseen(network: Network, init: str | None = "he") -> tuple[float, ...]
     return tuple(map(_berry_esseen, _axes(network, init)))
 
 
-def local_limit_bound(network: Network, init: str | None = "he") -> tuple[float, ...]:
+def local_limit_bound(network: Network, init: Init | None = "he") -> tuple[float, ...]:
     """A bound for sup_t |σ p(t)/d − φ((t − mean)/σ)| of each marginal, φ the normal density.
 
     p is the variance signal, d the span of its lattice in pixels, t a point of the lattice. By
@@ -110,7 +111,7 @@ def local_limit_bound(network: Network, init: str | None = "he") -> tuple[float,
     return tuple(_local_limit(steps) for steps in _axes(network, init))
 
 
-def _axes(network: Network, init: str | None) -> list[list[Step]]:
+def _axes(network: Network, init: Init | None) -> list[list[Step]]:
     walk = prepare(network, "variance", init)
     if walk.restricted:
         raise ValueError("network: got up-sampling, whose steps depend on the place; takes none")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.base import Network
+from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.branches import meets
 from erftheory.theory.gains import structural_gains
@@ -23,7 +24,7 @@ from erftheory.theory.walk import RawEdge, Walk
 Part = tuple[float, np.ndarray, np.ndarray]  # log of the mass; mean and variance an axis
 
 
-def deviations(network: Network, signal: str, init: str | None) -> list[tuple[float, ...] | None]:
+def deviations(network: Network, signal: str, init: Init | None) -> list[tuple[float, ...] | None]:
     """Standard deviation (input pixels, one entry an axis) of the signal of each node's units.
 
     The gains are those of the whole network. None where this pass does not know it: behind

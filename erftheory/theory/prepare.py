@@ -5,6 +5,7 @@ from __future__ import annotations
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import GraphNetwork, unrolled
+from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.branches import meets, repeats_fixed
 from erftheory.theory.endpoints import Between
 from erftheory.theory.gains import Gains
@@ -12,10 +13,8 @@ from erftheory.theory.lowering import build
 from erftheory.theory.meanfield import meanfield_gains
 from erftheory.theory.walk import SIGNALS, Walk
 
-INITS = ("he", "lecun", "xavier", None)
 
-
-def prepare(network: Network, signal: str, init: str | None) -> Walk:
+def prepare(network: Network, signal: str, init: Init | None) -> Walk:
     """The walk of `network` for a signal: the one door from a network to what readings fold.
 
     Where branches meet the gains come from the forward pass, of the whole network where `network`
@@ -23,7 +22,7 @@ def prepare(network: Network, signal: str, init: str | None) -> Walk:
     """
     check_network("network", network)
     one_of("signal", signal, SIGNALS)
-    one_of("init", init, INITS)
+    check_init(init, counting=True)
     kind = "variance" if signal == "magnitude" else signal
     if kind == "variance" and repeats_fixed(network.graph):
         network = written_out(network)
@@ -35,7 +34,7 @@ def prepare(network: Network, signal: str, init: str | None) -> Walk:
     return build(network, kind, gains_of(network, kind, init))
 
 
-def gains_of(network: Network, signal: str, init: str | None) -> Gains | None:
+def gains_of(network: Network, signal: str, init: Init | None) -> Gains | None:
     """Gains from the forward pass: of the whole network, where a part of it is read.
 
     None without an initialisation: every tap counts as given.

@@ -9,6 +9,7 @@ from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Input, Loop
+from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, Layer
 from erftheory.theory.endpoints import Between, ending_at
 from erftheory.theory.interval import receptive_field
@@ -92,7 +93,7 @@ class Summary:
 
 
 def summary(
-    network: Network, signal: str = "variance", init: str | None = "he", spacing: Any = None
+    network: Network, signal: str = "variance", init: Init | None = "he", spacing: Any = None
 ) -> Summary:
     """Rows for every spatial layer, merge and repetition of the network's graph.
 
@@ -130,7 +131,7 @@ def summary(
     return Summary(signal, tuple(rows), unit)
 
 
-def _row(name: str, label: str, part: Network, signal: str, init: str | None) -> Row:
+def _row(name: str, label: str, part: Network, signal: str, init: Init | None) -> Row:
     field = receptive_field(part)
     if math.inf in field.size:
         std = (math.nan,) * part.graph.ndim

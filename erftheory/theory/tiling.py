@@ -16,11 +16,11 @@ from erftheory.measures import check_share
 from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.imported import aligned_corners
+from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.grid_graph import flatten
 from erftheory.theory.influence import Influence, Sides, grown, up
 from erftheory.theory.lowering import build
 from erftheory.theory.needed import rates, reads
-from erftheory.theory.prepare import INITS
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def tiling(
     tile: int | tuple[int, ...],
     mass: float = 0.999,
     signal: str = "variance",
-    init: str | None = "he",
+    init: Init | None = "he",
     image: int | tuple[int, ...] | None = None,
 ) -> Tiling:
     """The overlap that tiled inference needs, by the receptive field and by the ERF.
@@ -128,7 +128,7 @@ def tiling(
             "the map, so that no overlap makes tiles agree; takes align_corners=False"
         )
     one_of("signal", signal, ("variance", "gradient"))
-    one_of("init", init, INITS)
+    check_init(init, counting=True)
     walks = [build(part, "gradient") for part in parts]  # one line for a global operation
     grids = [
         tuple(max(1, j * p // f) for j, p, f in zip(w.jump, w.phases, w.fine)) for w in walks

@@ -15,6 +15,7 @@ from fractions import Fraction
 from erftheory.measures import SIZE_THRESHOLD
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Sum
+from erftheory.network.initialisation import Init
 from erftheory.network.layers import Layer
 from erftheory.theory.endpoints import Between, ending_at
 from erftheory.theory.extents import smallest_fields
@@ -79,7 +80,7 @@ def opened(network: Network) -> Network:
 
 
 def entries(
-    network: Network, image: tuple[int, ...], signal: str, init: str | None
+    network: Network, image: tuple[int, ...], signal: str, init: Init | None
 ) -> tuple[Entry, ...]:
     """Every layer with a kernel, and every repetition, of a network as `opened` gives it."""
     graph = network.graph
