@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -309,6 +310,15 @@ def winners(a: tuple[int, ...], b: tuple[int, ...]) -> dict[tuple[int, int], Fra
     return found
 
 
+@lru_cache(maxsize=4096)
+def _beyond_the_mean(size: int, other: tuple[int, ...], number: Callable) -> np.ndarray:
+    """Covariance of two windows' choices, shape (size, len(other)): `other` counts its pixels by
+    their place in the first window, those beyond it from -1 down."""
+    joint = winners(tuple(range(size)), other)
+    apart = Fraction(1, size * len(other))
+    return np.array([[number(joint[s, t] - apart) for t in other] for s in range(size)])
+
+
 def max_pools(layers: list[MaxPool], places: list[Place]) -> Pull:
     """All max pools over one map, their outputs one after the other (entries by channel in each).
 
@@ -316,33 +326,28 @@ def max_pools(layers: list[MaxPool], places: list[Place]) -> Pull:
     """
     first = places[0]
     n, channels = pixels(first.inside), first.entered
-    windows, starts = [], []  # of every output pixel: what it reads, its entry in channel 0
+    windows: list[tuple[tuple[int, ...], int, int]] = []  # pixels, entry in channel 0, outputs
     start = 0
-    sizes = []
     for layer, place in zip(layers, places):
+        size = pixels(place.outside)
         for o, row in enumerate(place.windows(layer)):
-            windows.append(tuple(i for _, i in row))
-            starts.append(start + o)
-            sizes.append(pixels(place.outside))
-        start += channels * pixels(place.outside)
+            windows.append((tuple(i for _, i in row), start + o, size))
+        start += channels * size
     mean = first.zeros(start, channels * n)
-    for w, at, size in zip(windows, starts, sizes):
+    for w, at, size in windows:
         for c, i in itertools.product(range(channels), w):
             mean[at + c * size, c * n + i] = first.number(Fraction(1, len(w)))
 
     def excess(cov: np.ndarray) -> np.ndarray:
-        found = first.zeros(channels * n, channels * n)
-        for (a, p, m), (b, q, k) in itertools.product(zip(windows, starts, sizes), repeat=2):
-            if set(a).isdisjoint(b):
-                continue
+        found = first.zeros(channels, n, channels, n)
+        for (a, p, m), (b, q, k) in itertools.product(windows, repeat=2):
             moments = [cov[p + c * m, q + c * k] for c in range(channels)]
-            if not any(moments):
+            if set(a).isdisjoint(b) or not any(moments):
                 continue
-            apart = Fraction(1, len(a) * len(b))
-            joint = {st: first.number(v - apart) for st, v in winners(a, b).items()}
+            other = tuple(a.index(t) if t in a else -1 - i for i, t in enumerate(b))
+            joint = _beyond_the_mean(len(a), other, first.number)
             for c, moment in enumerate(moments):
-                for (s, t), value in joint.items():
-                    found[c * n + s, c * n + t] += moment * value
-        return found
+                found[c, :, c, :][np.ix_(a, b)] += moment * joint
+        return found.reshape(channels * n, channels * n)
 
     return Pull(mean, excess)
