@@ -149,6 +149,7 @@ class Judgement:
     offset: tuple[int, ...]
     doubts: tuple[str, ...]
     outside: Span  # the output's pixels, on an image
+    entries: int  # of the largest node, channels times pixels
 
     @property
     def mass(self) -> Any:
@@ -219,7 +220,8 @@ def judge(
     span = spans[last]
     shape = tuple(b - a for a, b in span)
     power = np.diag(moments.get(last, last)).reshape(nodes[last].channels, *shape).sum(0)
-    return Judgement(power, tuple(a for a, _ in span), tuple(sorted(set(doubts))), spans[-1])
+    offset = tuple(a for a, _ in span)
+    return Judgement(power, offset, tuple(sorted(set(doubts))), spans[-1], max(sizes))
 
 
 def _pull(moments: Moments, nodes, index: int, spans, image, init: str, number) -> list[str]:
