@@ -123,7 +123,8 @@ def planes(bench: Bench, compiled: bool) -> Iterator[tuple[str, Callable[[], Out
     def window() -> Outcome:
         judged = bench.judged(unit=case.unit)
         first, length = case.window
-        asked = [range(o + first, o + first + length) for o in judged.offset]
+        starts = [o + first % n for o, n in zip(judged.offset, judged.power.shape)]
+        asked = [range(start, start + length) for start in starts]
         erf = exact(case.network, init=case.init, unit=case.unit, window=tuple(asked))
         outcome = compared(erf, judged)
         if outcome[0] != "agrees":
@@ -141,6 +142,8 @@ def images(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
 
     def image() -> Outcome:
         middle = bench.judged(image=case.image)
+        if middle.doubts:  # of many paths, a map on an image may take long
+            return "unjudged", "; ".join(middle.doubts)
         sides = [b for _, b in middle.outside]
         at = tuple((case.place + 2 * a) % n for a, n in enumerate(sides))
         erf = exact(case.network, init=case.init, image=case.image, unit=at)
@@ -198,7 +201,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
 
     def of_summary() -> Outcome:
         table = {row.name: row for row in network.summary(init=init).rows}  # a part's last row
-        worst = ("refused", "no rows")
+        worst = ("unjudged", "no rows")
         for name in names:
             if name not in table or "repeated" in table[name].layer:
                 continue
@@ -206,14 +209,14 @@ def rows(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
             found = found or close(table[name].std, deviations(bench.judged(name)))
             if found[0] == "wrong":
                 return "wrong", f"{name}: {found[1]}"
-            worst = found if worst[0] in ("refused", "agrees") else worst
+            worst = found if worst[0] in ("unjudged", "agrees") else worst
         return worst
 
     def of_advice() -> Outcome:
         entries = advise(network, bench.case.image, init=init).layers
         ball = math.pi ** (network.ndim / 2) / math.gamma(network.ndim / 2 + 1)
         side = ball ** (1 / network.ndim) * math.sqrt(-2 * math.log(1 - 0.9545))
-        worst = ("refused", "no layers")
+        worst = ("unjudged", "no layers")
         for i, part in enumerate(network.parts):
             own = [e for e in entries if e.name == part.name]
             if not isinstance(part.part, Layer) or len(own) != 1:
@@ -224,7 +227,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
             found = found or close(own[0].erf, [side * s for s in std], 1e-6)
             if found[0] == "wrong":
                 return "wrong", f"{part.name}: {found[1]}"
-            worst = found if worst[0] in ("refused", "agrees") else worst
+            worst = found if worst[0] in ("unjudged", "agrees") else worst
         return worst
 
     yield "summary", of_summary
@@ -255,10 +258,10 @@ def tiles(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     case = bench.case
 
     def loss() -> Outcome:
+        doubts = stated(bench)  # before maps of many units
+        if doubts:
+            return doubts
         found = tiling(case.network, 24, 0.9, init=case.init)
-        refusal = stated(bench)
-        if refusal:
-            return refusal
         if bench.judged(image=(24,)).entries > WIDE:
             return "unjudged", "too wide for many units"
         first, last = found.effective.valid[0]

@@ -242,8 +242,8 @@ def test_widths_are_a_scale_where_none_is_stated():
     for network, _ in TINY.values():
         if not any(getattr(p, "channels", None) for p in network.parts):
             network = Chain(network, ndim=1)
-            one, three = (judge(network, 24, exact=True, width=w).map for w in (1, 3))
-            assert (one == three).all()
+            one, three = (judge(network, 16, width=w).map for w in (1, 3))
+            assert one == pytest.approx(three, abs=1e-14)
 
 
 DOUBTFUL = {
