@@ -127,13 +127,19 @@ def layers_of(network: Network) -> Iterator[Network]:
         yield from layers_of(part)
 
 
-def read(network: Network, width: int | None, in_channels: int | None) -> Reader:
-    """The nodes. Open convolutions are 16 wide beside others that state their channels.
+def concatenates(network: Network) -> bool:
+    own = isinstance(network, Branches) and network.merge == "concat" and len(network.branches) > 1
+    return own or any(map(concatenates, network.parts))
 
-    Where none does, a width is a factor of all masses alone, and as many as there are groups do.
+
+def read(network: Network, width: int | None, in_channels: int | None) -> Reader:
+    """The nodes. Open convolutions are 16 wide beside others that state their channels, and where
+    something is concatenated with them.
+
+    Elsewhere a width is a factor of all masses alone, and as many as there are groups do.
     """
     convolutions = [layer for layer in layers_of(network) if isinstance(layer, WINDOWS)]
-    if width is None and any(c.channels for c in convolutions):
+    if width is None and (any(c.channels for c in convolutions) or concatenates(network)):
         width = 16
     elif width is None:
         width = math.lcm(*(c.groups for c in convolutions if c.groups != "depthwise"))

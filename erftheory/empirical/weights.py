@@ -34,7 +34,8 @@ class Params:
 
     Attributes:
       weights: one entry a node; arrays (channels out, channels in / groups, *kernel) of
-        convolutions, with arrays (channels out) where biases are drawn; for a repetition a list of such trees stacked over alike iterations.
+        convolutions, with arrays (channels out) where biases are drawn; for a repetition a list of
+        such trees stacked over alike iterations.
       channels, in_channels: the numbers that `initialise` got.
       ones: True for the all-ones net of `ones_params`.
     """

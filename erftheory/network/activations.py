@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from scipy.special import erf
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,13 @@ class Mathematics:
     exp: Callable[..., Any]
 
 
-NUMPY = Mathematics(np.where, np.abs, np.tanh, erf, np.exp)
+def _erf(x: np.ndarray) -> np.ndarray:
+    from scipy.special import erf  # descriptions of networks load no SciPy
+
+    return erf(x)
+
+
+NUMPY = Mathematics(np.where, np.abs, np.tanh, _erf, np.exp)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Channels
-from erftheory.network.layers import GlobalAvgPool, Layer
+from erftheory.network.layers import AvgPool, GlobalAvgPool, Layer, MaxPool, Upsample
 
 
 def repeats_fixed(graph: Graph) -> bool:
@@ -42,6 +42,26 @@ def coheres(graph: Graph) -> bool:
     return bool(meeting(graph)) or any(
         isinstance(node.op, Loop) and coheres(node.op.graph) for node in graph.nodes
     )
+
+
+def rescales(graph: Graph) -> bool:
+    """True if a layer shares the mass of what it reads among the pixels that the image has."""
+    for node in graph.nodes:
+        op = node.op
+        if isinstance(op, Loop) and rescales(op.graph):
+            return True
+        inside = isinstance(op, MaxPool) or isinstance(op, AvgPool) and not op.count_include_pad
+        step = op.step(graph.ndim) if isinstance(op, Layer) else None
+        if inside and step is not None and any((*step.before, *step.after)):
+            return True
+        if isinstance(op, Upsample) and op.mode == "bilinear":  # positions beyond stay on the rim
+            return True
+    return False
+
+
+def leads_through(graph: Graph) -> bool:
+    """True if a path without random weights leads from the input to the output."""
+    return _weightless(graph)[1]
 
 
 def meeting(graph: Graph) -> frozenset[int]:

@@ -23,6 +23,8 @@ Place = tuple[int, ...]
 class PlaneLags:
     """Operators of edges on the plane; `jumps` are the lattice points per pixel of every node."""
 
+    windows = True  # of two max pools, the chance that one pixel wins in both is known
+
     def __init__(self, jumps: Sequence[Place]):
         self.jumps, self.ndim = jumps, len(jumps[0])
         self.products: dict[tuple[int, int], tuple] = {}

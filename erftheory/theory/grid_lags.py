@@ -68,6 +68,11 @@ class ImageLags:
     `uneven` tells afterwards whether edges were made whose mass depends on the pixel.
     """
 
+    @property
+    def windows(self) -> bool:
+        """Whether the chance that a pixel wins in two max pools is known: on a line."""
+        return self.ndim == 1
+
     def __init__(
         self, jumps: Sequence[Lag], shapes: Sequence[Shape], ring: Lag | None, folded: set[int]
     ):
@@ -168,12 +173,35 @@ class ImageLags:
             size = e.square
             terms = cache(lambda: _scaled(layers.squared(e.terms()), 1 / float(size)))
             yield lag, GridEdge(None, factor * size, "random", ("square", e.key), terms)
-        rows = self._pairs(port, lag, e, f, turned)
+        both = e.kind == f.kind == "routing" and self.windows
+        rows = self._winners(port, e, f, turned) if both else self._pairs(port, lag, e, f, turned)
         for to in sorted(rows):
             if allowed(to) and not (own and not any(to)):
                 self.uneven = True
                 terms = lambda found=tuple(rows[to]): found  # noqa: E731
                 yield to, GridEdge(None, factor, "random", next(_fresh), terms)
+
+    def _winners(self, port, e: GridEdge, f: GridEdge, turned) -> dict[Lag, list]:
+        """Chances that a pixel is the largest of two windows of a line: 1 over their union."""
+        ((_, (a,)),), ((_, (b,)),) = e.terms(), f.terms()
+        first, second = (self._matrix(m, port, 0) > 0 for m in (a, b))
+        shared = (first.T.astype(int) @ second.astype(int)).tocoo()
+        sizes = [np.asarray(m.sum(0)).ravel() for m in (first, second)]
+        chance = sparse.csr_array(
+            (1 / (sizes[0][shared.row] + sizes[1][shared.col] - shared.data),
+             (shared.row, shared.col)), shape=shared.shape
+        )  # fmt: skip
+        found: dict[Lag, list] = {}
+        line = self._products(first * 1.0, second * 1.0, port, e.reader, f.reader, 0, 0)
+        for step, ways in line.items():
+            way = int(turned((step,)))
+            entries = [matrix.tocoo() for matrix in ways]
+            left, right = entries[0].col, entries[1].col
+            rows, columns = entries[0].row, entries[way].col
+            values = np.asarray(chance[left, right]).ravel()
+            matrix = sparse.csr_array((values, (rows, columns)), shape=ways[way].shape)
+            found.setdefault((step,), []).append((1.0, (matrix,)))
+        return found
 
     def _pairs(self, port, lag: Lag, e, f, turned) -> dict[Lag, list]:
         """Terms of products by lag: per axis all products, then what their lags allow."""

@@ -17,6 +17,7 @@ import numpy as np
 from erftheory.erf import ERF
 from erftheory.network.base import Network
 from erftheory.network.initialisation import Init
+from erftheory.theory.branches import rescales
 from erftheory.theory.grid import exact_units
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.prepare import prepare
@@ -48,6 +49,8 @@ class Influence:
         self.grid, self.phases = grid, phases
         self.whole = tuple(tuple(up(m, g) for m in side) for side, g in zip(fields, grid))
         self.walk = prepare(network, signal, init)
+        # where signs or rims change weights, what is lost is not all that is off
+        self.moved = self.walk.signed or rescales(network.graph)
         self.some = list(chosen(phases))
 
     def reach(self, share: float) -> Sides:
@@ -81,12 +84,12 @@ class Influence:
             size = min(n, before + g + high) if side == 0 else min(n, low + g + after)
             image.append(size)
             cell.append(before // g if side == 0 else (size - after) // g - 1)
-        signed, worst = self.walk.signed, 0.0
-        beside = self._plane() if signed else iter(())
+        worst = 0.0
+        beside = self._plane() if self.moved else iter(())
         try:
             for erf in self._units(tuple(image), cell):
                 lost = erf.metadata["lost"]
-                if lost is not None and signed:
+                if lost is not None and self.moved:
                     starts = [low - c * g for (low, _), c, g in zip(self.whole, cell, self.grid)]
                     lost = _apart(next(beside).map, erf.map * (1 - lost), starts)
                 worst = max(worst, math.inf if lost is None else lost)

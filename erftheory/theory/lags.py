@@ -211,7 +211,7 @@ class _States:
             return square * e.gate.memory, e.gate.exact
         if e.gate is not None and f.gate is not None and not any(lag):
             return amplitude(e) * amplitude(f) * together(e.gate, f.gate), True
-        return e.mean * f.mean, True
+        return e.mean * f.mean, not (e.kind == f.kind == "routing" and not self.moves.windows)
 
     def _shares(self, e: Any, port: Port) -> bool:
         """Whether one draw hands several gradients on to a pixel, and they are correlated."""

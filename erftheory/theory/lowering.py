@@ -11,6 +11,7 @@ from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Channels
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
+from erftheory.theory.branches import leads_through
 from erftheory.theory.fixed import PlaneLags
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.lags import Moments, second_moments
@@ -182,11 +183,17 @@ class _Lowering:
         """`through` a repetition."""
         op, total = self.graph.nodes[index].op, None
         assert isinstance(op, Loop)
+        channels = self.gains.channels
+        groups = len(channels[self.graph.nodes[index].inputs[0]]), len(channels[index])
+        if not leads_through(op.graph):
+            return [[0] * groups[1] for _ in range(groups[0])]
         frame = self.jumps[self.graph.nodes[index].inputs[0]]
         for count, inner in self.gains.runs[index]:  # output first
             once = _power(_Lowering(op.graph, frame, "variance", inner).through(), count)
             total = once if total is None else _product(once, total)
         assert total is not None
+        if (len(total), len(total[0])) != groups:  # a chain's gains are those of one group
+            return [[total[0][0] * (s == t) for t in range(groups[1])] for s in range(groups[0])]
         return total
 
     def through(self) -> list[list[Weight]]:
