@@ -25,6 +25,7 @@ from erftheory import (
 )
 
 WINDOWS = (Conv, ConvTranspose)
+WIDTH = 16  # of convolutions that state no channels
 
 
 class Unequal(ValueError):
@@ -127,22 +128,16 @@ def layers_of(network: Network) -> Iterator[Network]:
         yield from layers_of(part)
 
 
-def concatenates(network: Network) -> bool:
-    own = isinstance(network, Branches) and network.merge == "concat" and len(network.branches) > 1
-    return own or any(map(concatenates, network.parts))
-
-
 def read(network: Network, width: int | None, in_channels: int | None) -> Reader:
-    """The nodes. Open convolutions are 16 wide beside others that state their channels, and where
-    something is concatenated with them.
+    """The nodes. Open convolutions are 16 wide, as the readings make them.
 
-    Elsewhere a width is a factor of all masses alone, and as many as there are groups do.
+    Where the input is as wide as they are and no layer states its channels, the width is a factor
+    of all masses and no more: there they are as wide as there are groups.
     """
     convolutions = [layer for layer in layers_of(network) if isinstance(layer, WINDOWS)]
-    if width is None and (any(c.channels for c in convolutions) or concatenates(network)):
-        width = 16
-    elif width is None:
-        width = math.lcm(*(c.groups for c in convolutions if c.groups != "depthwise"))
+    given, least = width, math.lcm(*(c.groups for c in convolutions if c.groups != "depthwise"))
+    if width is None:
+        width = WIDTH if any(c.channels for c in convolutions) else least
     forced = {0: in_channels} if in_channels else {}
     tied = False
     while True:
@@ -152,6 +147,11 @@ def read(network: Network, width: int | None, in_channels: int | None) -> Reader
             reader.read(network, 0)
         except Again:
             tied = reader.tied
+            continue
+        opened = any(isinstance(n.op, WINDOWS) and reader.origin(i) == i
+                     for i, n in enumerate(reader.nodes))  # fmt: skip
+        if given is None and width != WIDTH and opened and not (tied or forced):
+            width = WIDTH
             continue
         for node in reader.nodes:
             groups = getattr(node.op, "groups", 1)

@@ -222,10 +222,11 @@ class _Grid:
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
         if graph.has_global or aligned:
             return [None] * len(units)
-        # a torus a few of the coarsest pixels wide, which no run of fixed layers wraps around
-        fixed = [n.step for n in self.flat.nodes if n.step is not None and n.step.kind == "fixed"]
-        wide = 4 + max(
-            (sum(s.dilation[a] * s.kernel.shape[a] for s in fixed) for a in range(graph.ndim)),
+        # a torus a few of the coarsest pixels wide, around which no run of fixed layers or windows
+        # of pools reaches, neither forward nor back
+        spans = [n.step for n in self.flat.nodes if n.step is not None and n.step.kind != "random"]
+        wide = 4 + 2 * max(
+            (sum(s.dilation[a] * s.kernel.shape[a] for s in spans) for a in range(graph.ndim)),
             default=0,
         )
         period = [lcm(*(rate[a].numerator for rate in graph.rates)) for a in range(graph.ndim)]
