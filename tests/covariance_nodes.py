@@ -150,7 +150,7 @@ def read(network: Network, width: int | None, in_channels: int | None) -> Reader
             continue
         opened = any(isinstance(n.op, WINDOWS) and reader.origin(i) == i
                      for i, n in enumerate(reader.nodes))  # fmt: skip
-        if given is None and width != WIDTH and opened and not (tied or forced):
+        if given is None and width != WIDTH and opened and not tied and 0 not in forced:
             width = WIDTH
             continue
         for node in reader.nodes:
