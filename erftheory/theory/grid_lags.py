@@ -23,7 +23,12 @@ from erftheory.theory.weights import Weight, quotient, root
 
 Lag = tuple[int, ...]
 STILL = "still"
-_fresh = count()
+_count = count()
+
+
+def _fresh() -> tuple[str, int]:
+    """A key of an operator made here; those of layers are their nodes."""
+    return "made", next(_count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +101,7 @@ class ImageLags:
         self.uneven = True
         common = quotient(e.gain, e.square) * quotient(on.gain, on.square)
         terms = cache(lambda: layers.composed(e.terms(), on.terms()))
-        return self._like(e, on.reader, common, next(_fresh), terms, 1)
+        return self._like(e, on.reader, common, _fresh(), terms, 1)
 
     def _like(self, e: GridEdge, reader, gain, key, terms, square) -> GridEdge:
         return GridEdge(reader, gain, e.kind, key, terms, e.gate, square)
@@ -115,7 +120,7 @@ class ImageLags:
         def terms() -> Terms:
             return tuple((float(s) * w, x) for s, e in zip(sizes, edges) for w, x in e.terms())
 
-        return [GridEdge(first.reader, common, "fixed", next(_fresh), terms)]
+        return [GridEdge(first.reader, common, "fixed", _fresh(), terms)]
 
     # ---- lags ---------------------------------------------------------------------------------
 
@@ -157,7 +162,7 @@ class ImageLags:
         shape, jump = self.shapes[port[0]], self.jumps[port[0]]
         to = tuple(n // j for n, j in zip(lag, jump))
         terms = cache(lambda: layers.both_inside(e.terms(), shape, to))
-        return GridEdge(e.reader, e.gain, "random", next(_fresh), terms)
+        return GridEdge(e.reader, e.gain, "random", _fresh(), terms)
 
     def pair(
         self, port, lag: Lag, e: GridEdge, f: GridEdge, factor: Weight,
@@ -179,7 +184,7 @@ class ImageLags:
             if allowed(to) and not (own and not any(to)):
                 self.uneven = True
                 terms = lambda found=tuple(rows[to]): found  # noqa: E731
-                yield to, GridEdge(None, factor, "random", next(_fresh), terms)
+                yield to, GridEdge(None, factor, "random", _fresh(), terms)
 
     def _winners(self, port, e: GridEdge, f: GridEdge, turned) -> dict[Lag, list]:
         """Chances that a pixel is the largest of two windows of a line: 1 over their union."""
@@ -277,7 +282,7 @@ class ImageLags:
             if allowed(to):
                 self.uneven = self.uneven or not e.still
                 terms = lambda found=tuple(rows[to]): found  # noqa: E731
-                yield to, GridEdge(None, e.mean, "random", next(_fresh), terms)
+                yield to, GridEdge(None, e.mean, "random", _fresh(), terms)
 
     def _beside(self, m: Matrix, port, reader, other, lag: int, axis: int) -> dict[int, tuple]:
         """A matrix by the lag of its readers from the pixel of `other`, read from either."""
