@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from erftheory.empirical import enumerated, gradient_erf, probe_receptive_field, sample
     from erftheory.erf import ERF
     from erftheory.importers.from_jax import from_jax
-    from erftheory.importers.from_onnx import from_onnx, from_torch
+    from erftheory.importers.from_onnx import from_onnx
+    from erftheory.importers.torch.from_torch import from_torch
     from erftheory.theory.advise import advise
     from erftheory.theory.approximations import approximate
     from erftheory.theory.conditions import conditions
@@ -62,7 +63,7 @@ _LAZY = {
     "exact_units": "erftheory.theory.grid",
     "from_jax": "erftheory.importers.from_jax",
     "from_onnx": "erftheory.importers.from_onnx",
-    "from_torch": "erftheory.importers.from_onnx",
+    "from_torch": "erftheory.importers.torch.from_torch",
     "gradient_erf": "erftheory.empirical",
     "receptive_field": "erftheory.theory.interval",
     "local_limit_bound": "erftheory.theory.normality",

@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.factors import STATISTICS
 from erftheory.importers.folded import blocked, folded
-from erftheory.importers.pointwise import KNOWN, STATISTICS, Own, Pointwise
+from erftheory.importers.pointwise import KNOWN, Own, Pointwise
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,

@@ -1,13 +1,10 @@
-"""A network from an ONNX model, or from a PyTorch module by way of ONNX."""
+"""A network from an ONNX model."""
 
 from __future__ import annotations
 
 import ast
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +12,17 @@ import numpy as np
 from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import lazy
+from erftheory.importers.ends import asked, check_maps, readable
+from erftheory.importers.image import first_window, image_signal
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused
 from erftheory.importers.signals import (
-    BATCH,
-    CHANNEL,
-    Atom,
     Constant,
     Signal,
     Unreadable,
     Value,
 )
-from erftheory.importers.windows import SpatialAxes, slid_over
+from erftheory.importers.windows import slid_over
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.network.imported import ImportedNetwork
@@ -41,6 +37,7 @@ def from_onnx(
     shape: Sequence[int] | None = None,
     hold: str = "statistics",
     rules: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> ImportedNetwork:
     """The network of an ONNX model.
 
@@ -51,6 +48,8 @@ def from_onnx(
       image: name of the input; None is the only one.
       shape: sizes of the input, where the model leaves some of them open.
       hold, rules: as in `from_jax`; rules are by operator type, "identity" or a `Network`.
+      outputs: endpoints at which the network ends, the last one its output; what they do not need
+        is not read. None are the model's own outputs.
 
     Returns:
       a network whose endpoints (`until`) are the names of the nodes, of the values and of the
@@ -71,99 +70,40 @@ def from_onnx(
     name: str = one_of("image", names[0] if image is None else image, names)
     sizes = _shape(next(v for v in inputs if v.name == name), shape)
 
+    last = asked(outputs, lambda: _ends(proto))
+    wanted = None if last is None else _needed(proto, list(last.values()))
+
     def read(axes: Sequence[int], search: bool = False) -> _Reader:
         reader = _Reader(onnx, proto, Assembler(len(axes), hold), dict(rules or {}), search)
-        reader.values[name] = _image(sizes, axes)
-        reader.run()
+        reader.values[name] = image_signal(sizes, axes)
+        try:
+            reader.run(wanted)
+        except Unreadable as why:
+            raise Unreadable(f"{why}{readable(reader.marks, reader.modules)}") from None
         return reader
 
-    axes = _slid_over(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
+    axes = first_window(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
     if not 1 <= len(axes) <= 3 or not all(0 <= a < len(sizes) for a in axes):
         raise ValueError(f"spatial_axes: got {spatial_axes}; takes 1 to 3 dimensions of {sizes}")
     reader = read(axes)
     assembler = reader.assembler
     note_unused(assembler, reader.rules, reader.used)
-    outputs = {}
-    for out in proto.graph.output:
-        value = reader.values[out.name]
-        if not isinstance(value, Constant):
-            outputs[out.name] = assembler.ended(value)
-    if not outputs:
+    if last is None:
+        values = {out.name: reader.values[out.name] for out in proto.graph.output}
+    else:
+        values = {k: reader.values[value] for k, (_, value) in last.items()}
+        check_maps(values)
+    ended = {
+        k: assembler.ended(v) for k, v in values.items() if not isinstance(v, Constant)
+    }
+    if not ended:
         raise ValueError("model: got outputs that do not depend on the image; takes a network")
     assembler.note_folded()
     marks = {k: n for k, n in reader.marks.items() if n > 0}
     return ImportedNetwork(
-        len(axes), assembler.nodes, outputs, marks, assembler.notes, assembler.weights,
+        len(axes), assembler.nodes, ended, marks, assembler.notes, assembler.weights,
         assembler.scales,
     )  # fmt: skip
-
-
-def from_torch(
-    module: Any,
-    *examples: Any,
-    hold: str = "statistics",
-    rules: Mapping[str, Any] | None = None,
-    spatial_axes: Sequence[int] | None = None,
-) -> ImportedNetwork:
-    """The network of a `torch.nn.Module`, exported to ONNX in memory in evaluation mode.
-
-    Args:
-      examples: tensors of the shapes that the module takes, the image first.
-      hold, rules, spatial_axes: as in `from_onnx`.
-
-    Raises:
-      ValueError: an operator that has no reading, or a module that PyTorch cannot export.
-    """
-    import torch
-
-    if not isinstance(module, torch.nn.Module):
-        raise ValueError(f"module: got {type(module).__name__}; takes a torch.nn.Module")
-    if not examples:
-        raise ValueError("examples: got none; takes the module's arguments, the image first")
-    training = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        with _quiet():
-            # the optimiser folds batch norms into convolutions
-            options: Any = {"dynamo": True, "verbose": False, "optimize": False}
-            program: Any = torch.onnx.export(module, examples, **options)
-    except torch.onnx.OnnxExporterError as error:
-        line = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ValueError(f"module: got one that PyTorch cannot export: {line}") from error
-    finally:
-        for m, was in training.items():
-            m.training = was
-    proto = program.model_proto
-    name = proto.graph.input[0].name
-    return from_onnx(proto, hold=hold, rules=rules, spatial_axes=spatial_axes, image=name)
-
-
-# PyTorch's modules that log what the exception says again, with their own traceback
-_LOUD = ("torch._subclasses.fake_tensor", "torch.export._trace")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what PyTorch's exporter says beside its result or its exception: operators of packages
-    that are not installed, a deprecation in its own code, its tracebacks."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return record.name not in _LOUD and not record.getMessage().startswith(
-            "torchvision is not installed"
-        )
-
-    names = ("torch.onnx._internal.exporter._registration", *_LOUD)
-    loggers = [logging.getLogger(name) for name in names]
-    for logger in loggers:
-        logger.addFilter(wanted)
-    try:
-        with warnings.catch_warnings():
-            text = r".*isinstance\(treespec, LeafSpec\)"
-            warnings.filterwarnings("ignore", text, FutureWarning)
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(wanted)
 
 
 def _onnx() -> Any:
@@ -211,35 +151,6 @@ def _shape(value: Any, asked: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(n for n in found if n is not None)
 
 
-def _slid_over(read: Callable[..., Any], rank: int) -> tuple[int, ...]:
-    """The dimensions of the image that its first window slides over.
-
-    Every dimension is a candidate until a window says which; where something is done to the
-    channels first, NC… and N…C are, if all the pixels of one are slid over.
-    """
-    for axes in (range(rank), range(2, rank), range(1, rank - 1)):
-        if not axes or (len(axes) < rank and len(axes) > 3):
-            continue
-        try:
-            read(axes, search=True)
-        except SpatialAxes as found:
-            if len(axes) == rank or sorted(found.axes) == list(range(len(axes))):
-                return tuple(axes[a] for a in found.axes)
-        except ValueError:
-            pass
-    return tuple(range(2, rank))
-
-
-def _image(shape: Sequence[int], axes: Sequence[int]) -> Signal:
-    dims = []
-    for i, n in enumerate(shape):
-        if i in axes:
-            dims.append((Atom(axes.index(i), 1, n),))
-        else:
-            dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
-    return Signal(0, tuple(dims))
-
-
 class _Reader:
     """Goes through the nodes of a model; `values` and `marks` are by name."""
 
@@ -256,17 +167,22 @@ class _Reader:
         self.values: dict[str, Value] = {"": Constant(())}
         self.marks: dict[str, int] = {}
         self.used: set[str] = set()
+        self.modules: set[str] = set()
         for tensor in proto.graph.initializer:
             self.values[tensor.name] = self._tensor(tensor)
 
     def _tensor(self, tensor: Any) -> Constant:
         return lazy(tuple(tensor.dims), lambda: self.onnx.numpy_helper.to_array(tensor))
 
-    def run(self) -> None:
-        for node in self.proto.graph.node:
+    def run(self, wanted: set[int] | None = None) -> None:
+        """Reads the nodes at some places, all of them if None."""
+        for index, node in enumerate(self.proto.graph.node):
+            if wanted is not None and index not in wanted:
+                continue
             inputs = [self.values[name] for name in node.input]
             scopes = _scopes(node)
             self.assembler.scope = scopes[-1] if scopes else ""
+            self.modules.update(s for s in scopes if s != node.name)
             for name, value in zip(node.output, self._node(node, inputs)):
                 self.values[name] = value
                 for mark in filter(None, (*scopes, node.name, name)):
@@ -363,6 +279,28 @@ class _Reader:
                 if all(d.HasField("dim_value") for d in dims):
                     return tuple(d.dim_value for d in dims)
         return None
+
+
+def _ends(proto: Any) -> dict[str, tuple[int, str]]:
+    """Place and result of the last node of every endpoint."""
+    found: dict[str, tuple[int, str]] = {}
+    for index, node in enumerate(proto.graph.node):
+        results = [name for name in node.output if name]
+        for mark in filter(None, (*_scopes(node), node.name)):
+            found[mark] = index, results[0]
+        found.update((name, (index, name)) for name in results)
+    return found
+
+
+def _needed(proto: Any, last: Sequence[tuple[int, str]]) -> set[int]:
+    """Places of the nodes that some depend on."""
+    values, found = {name for _, name in last}, set()
+    for index in range(len(proto.graph.node) - 1, -1, -1):
+        node = proto.graph.node[index]
+        if values.intersection(node.output):
+            found.add(index)
+            values.update(node.input)
+    return found
 
 
 def _scopes(node: Any) -> list[str]:

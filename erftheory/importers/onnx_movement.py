@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from erftheory.importers import movement, windows
+from erftheory.importers.assemble import Assembler
 from erftheory.importers.patches import unfolded
 from erftheory.importers.resample import interpolation
 from erftheory.importers.signals import (
@@ -77,18 +78,31 @@ def _resize(make, at, inputs):
         raise Unreadable("a resize of some axes")
     if at.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Unreadable("a resize that keeps the ratio of the sides")
-    mode = str(at.get("mode", "nearest")).replace("bilinear", "linear")
     plainly = "asymmetric" if len(inputs) == 2 else "half_pixel"  # Upsample, and Resize's default
     coordinates = at.get("coordinate_transformation_mode", plainly)
     rounding = at.get("nearest_mode", "round_prefer_floor" if plainly == "half_pixel" else "floor")
+    return resized(
+        make, value, sizes, scales, str(at.get("mode", "nearest")).replace("bilinear", "linear"),
+        coordinates, rounding, bool(at.get("antialias")), not at.get("exclude_outside"),
+        at.get("cubic_coeff_a", -0.75),
+    )  # fmt: skip
+
+
+def resized(
+    make: Assembler, value: Signal, sizes: Sequence[int], scales: Sequence[float], mode: str,
+    coordinates: str, rounding: str, antialias: bool = False, outside: bool = True,
+    cubic: float = -0.75,
+) -> Signal:  # fmt: skip
+    """A resize to `sizes`; the further arguments are those of `resample.interpolation`."""
+    shape = value.shape
     way, label = coordinates, RESIZE
-    if coordinates == "align_corners" and sizes != list(shape):
+    if coordinates == "align_corners" and tuple(sizes) != shape:
         make.note("a resize with aligned corners, read as on an unbounded image")
         found = _upsampled(make, value, sizes) if mode == "linear" else None
         if found is not None:
             return found
         way, label = "asymmetric", ALIGNED  # the limit in the middle of large images
-    for i in range(rank):
+    for i in range(len(shape)):
         if sizes[i] == shape[i]:
             continue
         if not spatial(value.dims[i]):
@@ -98,14 +112,13 @@ def _resize(make, at, inputs):
         times = -(-MIDDLE // shape[i]) if shape[i] < MIDDLE and mode != "nearest" else 1
         matrix = interpolation(
             shape[i] * times, sizes[i] * times, mode, way, rounding, scales[i],
-            antialias=bool(at.get("antialias")), outside=not at.get("exclude_outside"),
-            cubic=at.get("cubic_coeff_a", -0.75),
+            antialias, outside, cubic,
         )  # fmt: skip
         value = windows.resize(make, value, axis, matrix, label, (sizes[i], shape[i]))
     return value
 
 
-def _upsampled(make, value: Signal, sizes: list[int]) -> Signal | None:
+def _upsampled(make: Assembler, value: Signal, sizes: Sequence[int]) -> Signal | None:
     """Interpolation by whole factors as the layer that finite images know exactly."""
     factor, pixels = [1] * make.ndim, [1] * make.ndim
     for dim, n, m in zip(value.dims, value.shape, sizes):
@@ -256,7 +269,7 @@ def _expand(make, at, inputs):
     return movement.broadcast(make, moved, shape, range(rank))
 
 
-def _tile(make, at, inputs):
+def tile(make, at, inputs):
     value = inputs[0]
     if not isinstance(value, Signal):
         return value
@@ -318,7 +331,7 @@ MOVEMENT: dict[str, Callable] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Expand": _expand,
-    "Tile": _tile,
+    "Tile": tile,
     "Gather": _gather,
     "DepthToSpace": _blocks(True),
     "SpaceToDepth": _blocks(False),

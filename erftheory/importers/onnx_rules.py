@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
+from erftheory.importers.onnx_norms import NORMS
 from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
@@ -27,14 +27,6 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder
-from erftheory.network.layers import (
-    BatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    Layer,
-    LayerNorm,
-    RMSNorm,
-)
 
 CURVES = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "leaky_relu", "Sigmoid": "sigmoid",
@@ -77,7 +69,7 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
     if kind in OTHER:
         return make.pointwise(inputs[0], "other")
     if kind in BINARY:
-        return _binary(make, kind, inputs)
+        return binary(make, kind, inputs)
     if kind.startswith("Reduce"):
         return _reduce(make, kind, at, inputs)
     rule: Callable | None = RULES.get(kind)
@@ -97,7 +89,7 @@ def _going_on(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Valu
     return value
 
 
-def _binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
+def binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
     rank = max((len(v.shape) for v in inputs if not isinstance(v, Global)), default=0)
     values = [ranked(v, rank) for v in inputs]
     pixels = [v for v in values if not isinstance(v, Constant)]
@@ -170,7 +162,7 @@ def _rows(make: Assembler, image: Signal, at: dict, kernel: Sequence[int]):
     return list(zip(range(2, 2 + n), kernel, s, d, pads)), sizes, over
 
 
-def _conv(make, at, inputs):
+def conv(make, at, inputs):
     image, weights = inputs[:2]
     if not isinstance(weights, Constant):
         return make.mixed_pixels(image, weights)
@@ -186,7 +178,7 @@ def _conv(make, at, inputs):
     return replace(found, dims=(found.dims[0], plain(CHANNEL, out), *found.dims[2:]))
 
 
-def _conv_transpose(make, at, inputs):
+def conv_transpose(make, at, inputs):
     image, weights = inputs[:2]
     if isinstance(image, Global):
         return replace(image, mixed=True)
@@ -229,7 +221,7 @@ def _turned(weights: Constant, group: int) -> np.ndarray | None:
     return np.flip(grouped.reshape(-1, inside // group, *kernel), tuple(range(2, known.ndim)))
 
 
-def _pool(operator: str, kind: str) -> Callable:
+def pool(operator: str, kind: str) -> Callable:
     def rule(make, at, inputs):
         image = inputs[0]
         if not isinstance(image, Signal):
@@ -265,7 +257,7 @@ def _gemm(make, at, inputs):
     return windows.contracted(make, a, b, numbers, ())
 
 
-def _matmul(make, at, inputs):
+def matmul(make, at, inputs):
     a, b = inputs
     if isinstance(a, Global) or isinstance(b, Global):
         return make.mixed_pixels(a, b)
@@ -288,7 +280,7 @@ def _matmul(make, at, inputs):
     return replace(found, dims=(*heads, first, last))
 
 
-def _einsum(make, at, inputs):
+def einsum(make, at, inputs):
     """A sum of products of two values: a contraction, then a transposition."""
     terms, _, out = at["equation"].replace(" ", "").partition("->")
     labels = terms.split(",")
@@ -308,71 +300,14 @@ def _einsum(make, at, inputs):
     return movement.transposed(make, found, [order.index(c) for c in out])
 
 
-def _batch_norm(make, at, inputs):
-    value, scale, _, mean, variance = inputs[:5]
-    if isinstance(mean, Global) or isinstance(variance, Global):  # of this very image
-        return make.held_norm(value, BatchNorm(), (scale,))
-
-    def get():
-        a, b = scale.get(), variance.get()
-        return None if a is None or b is None else a / np.sqrt(b + at.get("epsilon", 1e-5))
-
-    return make.normalised(value, BatchNorm(), (Constant(scale.shape, get),), True)
-
-
-def _instance_norm(make, at, inputs):
-    """Of channels; reshaped, of groups of them."""
-    value = inputs[0]
-    if not isinstance(value, Signal):
-        return value
-    groups = math.prod(a.size for a in value.dims[1] if a.axis == CHANNEL)
-    if groups == value.channels:
-        return make.held_norm(value, InstanceNorm(), inputs[1:2])
-    return make.held_norm(value, GroupNorm(groups))
-
-
-def _group_norm(make, at, inputs):
-    return make.held_norm(inputs[0], GroupNorm(at["num_groups"]), inputs[1:2])
-
-
-def _mean_variance(make, at, inputs):
-    value, axes = inputs[0], at.get("axes", [0, 2, 3])
-    if not isinstance(value, Signal):
-        return value
-    whole = any(a.axis == CHANNEL for i in axes for a in value.dims[i])
-    return make.held_norm(value, GroupNorm(1) if whole else BatchNorm())
-
-
-def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
-    def rule(make, at, inputs):
-        value = inputs[0]
-        if not isinstance(value, Signal):
-            return value
-        return layer_norm(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
-
-    return rule
-
-
-def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors: list) -> Value:
-    """Statistics over the dimensions from `first` on, which may hold pixels."""
-    gone = [a for d in value.dims[first:] for a in d]
-    if not any(a.axis >= 0 for a in gone):
-        return make.normalised(value, layer, factors)
-    channels = math.prod(a.size for a in gone if a.axis == CHANNEL)
-    if isinstance(layer, LayerNorm):
-        layer = GroupNorm(value.channels // channels)
-    per_pixel = [c for c in factors if c.entries != channels]
-    return make.held_norm(value, layer, [] if per_pixel else factors)
-
-
-def _softmax(make, at, inputs):
+def softmax(make, at, inputs):
     value = inputs[0]
     if isinstance(value, Signal) and spatial(value.dims[at.get("axis", -1)]):
         return make.mixed_pixels(value)
     return make.pointwise(value, "other")
 
 
-def _along(kind, make, at, inputs):
+def along(kind, make, at, inputs):
     value = inputs[0]
     axis = at.get("axis", -1)
     if kind == "CumSum":
@@ -400,27 +335,22 @@ def described(make: Assembler, signal: Signal, rule: Network) -> Signal:
 
 RULES: dict[str, Callable] = {
     **MOVEMENT,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "MaxPool": _pool("MaxPool", "max"),
-    "AveragePool": _pool("AveragePool", "mean"),
-    "LpPool": _pool("LpPool", "mean"),
+    **NORMS,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
+    "MaxPool": pool("MaxPool", "max"),
+    "AveragePool": pool("AveragePool", "mean"),
+    "LpPool": pool("LpPool", "mean"),
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
     "GlobalLpPool": _global_pool,
     "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Einsum": _einsum,
-    "BatchNormalization": _batch_norm,
-    "InstanceNormalization": _instance_norm,
-    "GroupNormalization": _group_norm,
-    "MeanVarianceNormalization": _mean_variance,
-    "LayerNormalization": _layer_norm(LayerNorm),
-    "RMSNormalization": _layer_norm(RMSNorm),
-    "Softmax": _softmax,
-    "LogSoftmax": _softmax,
+    "MatMul": matmul,
+    "Einsum": einsum,
+    "Softmax": softmax,
+    "LogSoftmax": softmax,
     "Clip": _clip,
     "Reciprocal": lambda make, at, inputs: make.inverted(inputs[0]),
-    "CumSum": partial(_along, "CumSum"),
-    "TopK": partial(_along, "TopK"),
+    "CumSum": partial(along, "CumSum"),
+    "TopK": partial(along, "TopK"),
 }

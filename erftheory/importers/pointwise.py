@@ -13,9 +13,16 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.factors import (
+    STATISTICS,
+    along_pixels,
+    combined,
+    inverse,
+    norm_of,
+    typical,
+)
 from erftheory.importers.signals import (
     Constant,
-    Dim,
     Global,
     Normed,
     Partial,
@@ -34,8 +41,6 @@ from erftheory.network.layers import (
     GroupNorm,
     InstanceNorm,
     Layer,
-    LayerNorm,
-    Norm,
     RMSNorm,
 )
 
@@ -44,7 +49,6 @@ KNOWN = {
     "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
 }  # fmt: skip
 _FLUSHED = (*KNOWN, "norm")  # tags that a value beside its own function may have in the graph
-STATISTICS = ("stat", "rstat", "sstat")  # a mean over channels, its inverse, its root
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
 Own = Callable[[], np.ndarray | None]
@@ -66,7 +70,7 @@ class Pointwise:
         self._notes: dict[str, list[str]] = {}
         self.weights: dict[int, tuple[Own, int]] = {}  # of convolutions, and their groups
         self.scales: dict[int, tuple[Callable[[], float | None], bool]] = {}  # of normalisations
-        self.biased = False  # whether a convolution has a bias
+        self.biased = self.normal = False  # whether a convolution has a bias, and any norm there is
         self._flushed: dict[tuple, int] = {}
 
     def add(self, op: Op, *inputs: int) -> int:
@@ -95,7 +99,7 @@ class Pointwise:
 
     def note_folded(self) -> None:
         """A note on a model that may have had norms: biases, and nothing that normalises."""
-        if self.biased and not any(isinstance(node.op, Norm) for node in self.nodes):
+        if self.biased and not self.normal:
             self.scope = ""
             self.note(
                 "no normalisation, and convolutions with biases: norms that were folded into "
@@ -127,9 +131,10 @@ class Pointwise:
         if key not in self._flushed:
             node = signal.node
             if norm is not None:
+                self.normal = True
                 node = self.add(norm.layer, node)
                 if norm.factors or norm.fixed:
-                    self.scales[node] = partial(_factor, norm.factors), norm.fixed
+                    self.scales[node] = partial(combined, norm.factors), norm.fixed
             elif signal.tag in KNOWN:
                 node = self.add(Activation(KNOWN[signal.tag]), node)
             elif signal.tag:
@@ -172,6 +177,7 @@ class Pointwise:
         self, value: Value, layer: Layer, factors: Sequence[Constant] = (), fixed: bool = False
     ) -> Value:
         """Behind a normalisation; `factors` and `fixed` as in `Normed`."""
+        self.normal = True
         if not isinstance(value, Signal):
             return value
         value = self.flush(value) if value.tag else value
@@ -183,6 +189,7 @@ class Pointwise:
 
     def held_norm(self, value: Value, layer: Layer, factors: Sequence[Constant] = ()) -> Value:
         """Behind a normalisation by statistics of this very image, where those are held."""
+        self.normal = True
         if not isinstance(value, Signal):
             return value
         held = Global(value.node, root=True, inverse=True, layer=layer, factors=tuple(factors))
@@ -213,10 +220,10 @@ class Pointwise:
         if value.tag == "rstat" and constant.entries and not divide:
             norm = value.norm or Normed(RMSNorm())
             return replace(value, norm=norm._replace(factors=(*norm.factors, constant)))
-        if constant.entries != value.channels or _along_pixels(constant, value.dims):
+        if constant.entries != value.channels or along_pixels(constant, value.dims):
             return None
         if divide:
-            constant = _inverse(constant)
+            constant = inverse(constant)
         if value.tag == "norm" and value.norm is not None:
             norm = value.norm
             norm = norm._replace(factors=(*norm.factors, constant))
@@ -273,7 +280,7 @@ class Pointwise:
         if a.node == b.node:
             tag, scale = _same_node(kind, a, b)
             less = kind in ("add", "sub") and {a.tag, b.tag} == {"", "stat"}
-            norm = _norm(kind, a, b) if tag == "norm" else None
+            norm = norm_of(kind, a, b) if tag == "norm" else None
             centred = less or (kind == "select" and a.centred)
             return Signal(a.node, dims, tag, scale, norm=norm, centred=centred)
         if kind == "sub":
@@ -309,75 +316,6 @@ class Pointwise:
 def refuse_partial(values: Sequence[Value]) -> None:
     if any(isinstance(v, Partial) for v in values):
         raise Unreadable("a reduction over some of the image's axes, before it")
-
-
-def typical(values: np.ndarray, dims: Sequence[Dim]) -> float | None:
-    """Root mean square over channels in the middle of the image, with the sign of their mean."""
-    if values.ndim and values.ndim == len(dims):
-        index = tuple(
-            slice(n // 2, n // 2 + 1) if spatial(d) else slice(None)
-            for d, n in zip(dims, values.shape)
-        )
-        values = values[index]
-    if values.size == 0 or values.dtype == object:
-        return None
-    flat = np.ravel(values).astype(np.float64)
-    size = math.sqrt(np.dot(flat, flat) / flat.size)
-    return -size if np.sum(flat) < 0 else size
-
-
-def _factor(factors: Sequence[Constant]) -> float | None:
-    """What a normalisation's constants do together, as `typical` of one array has it."""
-    total: np.ndarray = np.ones(1)
-    for factor in factors:
-        known = factor.get()
-        if known is None:
-            return None
-        row = np.ravel(known).astype(np.float64)
-        if factor.entries and row.size > factor.entries:
-            row = _unbroadcast(np.asarray(known, np.float64))
-        if row.size != total.size and 1 not in (row.size, total.size):
-            return None
-        total = total * row
-    return typical(total, ())
-
-
-def _unbroadcast(known: np.ndarray) -> np.ndarray:
-    """Entries along the dimensions in which an array varies."""
-    for axis in range(known.ndim):
-        first = known.take([0], axis)
-        if np.array_equal(np.broadcast_to(first, known.shape), known):
-            known = first
-    return known.ravel()
-
-
-def _inverse(constant: Constant) -> Constant:
-    def get() -> np.ndarray | None:
-        known = constant.get()
-        return None if known is None else 1 / np.asarray(known, np.float64)
-
-    found = Constant(constant.shape, get)
-    found.root = {"sqrt": "rsqrt", "rsqrt": "sqrt"}.get(constant.root, "")
-    return found
-
-
-def _along_pixels(constant: Constant, dims: Sequence[Dim]) -> bool:
-    """Whether an array that was not broadcast has entries along the image."""
-    shape = constant.shape
-    if len(shape) != len(dims) or math.prod(shape) != constant.entries:
-        return False
-    return any(n > 1 and spatial(d) for n, d in zip(shape, dims))
-
-
-def _norm(kind: str, a: Signal, b: Signal) -> Normed:
-    """The normalisation that an operation on two functions of one node makes."""
-    made = next((v.norm for v in (a, b) if v.tag == "norm" and v.norm is not None), None)
-    if made is not None:  # x / σ less its mean / σ
-        layer = LayerNorm() if isinstance(made.layer, RMSNorm) else made.layer
-        return made._replace(layer=layer)
-    stat, other = (a, b) if a.tag in STATISTICS else (b, a)
-    factors = stat.norm.factors if stat.norm is not None else ()
-    return Normed(LayerNorm() if other.centred else RMSNorm(), factors)
 
 
 def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:

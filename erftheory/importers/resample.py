@@ -108,21 +108,50 @@ def _clean(value: float, top: float) -> float:
     return 0.0 if abs(value) <= TOLERANCE * top else float(np.float32(value))
 
 
+def whole_rule(matrix: np.ndarray) -> tuple[int, int, int, tuple[float, ...]]:
+    """As `axis_rule`, of a matrix whose every row counts: what an output reads depends on its
+    phase, and outputs of one phase read alike.
+
+    Raises:
+      Unreadable: they do not.
+    """
+    outputs, inputs = matrix.shape
+    ratio = Fraction(outputs, inputs)
+    u, d = ratio.numerator, ratio.denominator
+    rows, columns = np.nonzero(matrix)
+    place = d * rows - u * columns
+    first = int(place.min())
+    taps = [0.0] * (int(place.max()) - first + 1)
+    for o, i, j in zip(rows, columns, place):
+        taps[j - first] = float(matrix[o, i])
+    again = np.zeros(matrix.shape)
+    for j, tap in enumerate(taps, start=first):
+        o = np.arange(outputs)
+        o = o[(d * o - j) % u == 0]
+        i = (d * o - j) // u
+        kept = (i >= 0) & (i < inputs)
+        again[o[kept], i[kept]] = tap
+    if (again != matrix).any():
+        raise Unreadable(f"a resize of {inputs} to {outputs} pixels whose rows disagree")
+    return u, d, first, tuple(taps)
+
+
 def steps(
     ndim: int,
     axis: int,
     matrix: np.ndarray,
     pixels: tuple[int, int] | None = None,
     aligned: bool = False,
+    whole: bool = False,
 ) -> list[tuple[Step, str, int]]:
     """The rules, one after the other, of a matrix (outputs, inputs) applied along `axis`.
 
     Each comes with its label and with the pixels behind it, which its `after` makes so many.
     `pixels` are the (outputs, inputs) there are, where the matrix is that of a larger map. With
     `aligned` corners outputs lie between o·d/u, where the matrix has them, and 1 − d/u before it:
-    what they read on the way belongs to the field, with weight 0.
+    what they read on the way belongs to the field, with weight 0. `whole`: by `whole_rule`.
     """
-    u, d, first, taps = axis_rule(matrix)
+    u, d, first, taps = (whole_rule if whole else axis_rule)(matrix)
     if aligned and u > d:
         taps = (*taps, *(0.0,) * (u - d))
     elif aligned:

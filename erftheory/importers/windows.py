@@ -292,12 +292,14 @@ def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal 
 
 def resize(
     make: Assembler, value: Signal, axis: int, matrix: np.ndarray, label: str = RESIZE,
-    pixels: tuple[int, int] | None = None,
+    pixels: tuple[int, int] | None = None, whole: bool = False,
 ) -> Signal:  # fmt: skip
-    """An axis of the image times a matrix (outputs, inputs); `pixels` as in `resample.steps`."""
+    """An axis of the image times a matrix (outputs, inputs); the rest is as in `resample.steps`."""
     found = value
     sizes = [value.size(a) for a in range(make.ndim)]
-    for rule, kind, size in steps(make.ndim, axis, matrix, pixels, label == ALIGNED):
+    for rule, kind, size in steps(
+        make.ndim, axis, matrix, pixels, label == ALIGNED, whole
+    ):  # fmt: skip
         sizes[axis] = size
         kind = label if kind == RESIZE else kind
         last = make.nodes[found.node]

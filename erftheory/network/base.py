@@ -42,7 +42,7 @@ class Network:
             raise ValueError(f"endpoint: got {endpoint!r}; takes a name, see endpoints()")
         found = self.find(endpoint)
         if found is None:
-            names = _near(endpoint, self.endpoints())
+            names = near(endpoint, self.endpoints())
             raise ValueError(f"endpoint: got {endpoint!r}; takes one of: {names}")
         axes = self.axes
         return found if found.axes == axes or axes is None else _with_axes(found, axes)
@@ -104,7 +104,7 @@ class Network:
         return self.summary()._repr_html_()
 
 
-def _near(endpoint: str, names: tuple[str, ...]) -> str:
+def near(endpoint: str, names: tuple[str, ...]) -> str:
     """The names there are; of many, those that resemble the endpoint, first and last otherwise."""
     if len(names) <= LISTED:
         return ", ".join(names) or "none"

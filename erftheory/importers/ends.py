@@ -1,0 +1,47 @@
+"""Endpoints at which a user wants a model to end, and those that an error offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from erftheory.importers.signals import Signal
+from erftheory.network.base import near
+
+OFFERED = 3  # names in an error
+
+
+def asked(outputs: Sequence[str] | None, ends: Callable[[], Mapping[str, Any]]) -> dict | None:
+    """What `outputs` names among the ends that there are, None where it names nothing.
+
+    Raises:
+      ValueError: no list of names, or one that there is not.
+    """
+    if outputs is None:
+        return None
+    names = [outputs] if isinstance(outputs, str) else list(outputs)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"outputs: got {outputs!r}; takes a list of names")
+    there = ends()
+    for name in names:
+        if name not in there:
+            raise ValueError(f"outputs: got {name!r}; takes names of {near(name, tuple(there))}")
+    return {name: there[name] for name in names}
+
+
+def check_maps(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Signal):
+            raise ValueError(f"outputs: got {name!r}, which is no map; takes maps of the model")
+
+
+def readable(marks: Mapping[str, int], modules: Collection[str]) -> str:
+    """The last maps that were read before an operation that could not be: names of modules, or
+    where there are none of operations."""
+    last: dict[int, str] = {}
+    plainly = not any(node > 0 and name in modules for name, node in marks.items())
+    for name, node in marks.items():
+        if node > 0 and (plainly or name in modules):
+            last[node] = name
+    names = [last[node] for node in sorted(last)[-OFFERED:]]
+    return f"; the last maps that can be read are outputs={names}" if names else ""

@@ -1,0 +1,38 @@
+"""What of a model's input is the image: the dimensions that its first window slides over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from erftheory.importers.signals import BATCH, CHANNEL, Atom, Signal
+from erftheory.importers.windows import SpatialAxes
+
+
+def first_window(read: Callable[..., Any], rank: int) -> tuple[int, ...]:
+    """The dimensions of the image that its first window slides over.
+
+    Every dimension is a candidate until a window says which; where something is done to the
+    channels first, NC… and N…C are, if all the pixels of one are slid over.
+    """
+    for axes in (range(rank), range(2, rank), range(1, rank - 1)):
+        if not axes or (len(axes) < rank and len(axes) > 3):
+            continue
+        try:
+            read(axes, search=True)
+        except SpatialAxes as found:
+            if len(axes) == rank or sorted(found.axes) == list(range(len(axes))):
+                return tuple(axes[a] for a in found.axes)
+        except ValueError:
+            pass
+    return tuple(range(2, rank))
+
+
+def image_signal(shape: Sequence[int], axes: Sequence[int]) -> Signal:
+    dims = []
+    for i, n in enumerate(shape):
+        if i in axes:
+            dims.append((Atom(axes.index(i), 1, n),))
+        else:
+            dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
+    return Signal(0, tuple(dims))

@@ -1,0 +1,1 @@
+"""PyTorch modules, read from the ATen operations that `torch.export` keeps."""

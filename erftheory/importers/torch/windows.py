@@ -1,0 +1,248 @@
+"""ATen operations whose windows slide over the image: convolutions, pools, resizes, patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from erftheory.importers import movement, onnx_rules, windows
+from erftheory.importers.onnx_movement import resized
+from erftheory.importers.patches import unfolded
+from erftheory.importers.signals import Constant, Signal, Unreadable, Value, plain, spatial
+from erftheory.importers.torch.values import integers, value
+
+
+def batched(rule: Callable, axes: int) -> Callable:
+    """A rule for an image of N, C and `axes` dimensions that also takes one without N."""
+
+    def run(make, out, image, *args, **more):
+        if not isinstance(image, Signal) or len(image.dims) != axes + 1:
+            return rule(make, out, image, *args, **more)
+        found = rule(make, out, replace(image, dims=((), *image.dims), parts=()), *args, **more)
+        listed = found if isinstance(found, list) else [found]
+        cut = [replace(v, dims=v.dims[1:]) if isinstance(v, Signal) else v for v in listed]
+        return cut if isinstance(found, list) else cut[0]
+
+    return run
+
+
+def _convolution(n: int) -> Callable:
+    def rule(make, out, image, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        dilation = integers(dilation, n)
+        kernel = weight.shape[2:]
+        if isinstance(padding, str):
+            spans = [d * (k - 1) for d, k in zip(dilation, kernel)]
+            low = [s // 2 if padding == "same" else 0 for s in spans]
+            high = [s - b if padding == "same" else 0 for s, b in zip(spans, low)]
+        else:
+            low = high = integers(padding, n)
+        at = {
+            "strides": integers(stride, n), "pads": [*low, *high], "dilations": dilation,
+            "group": groups,
+        }  # fmt: skip
+        return onnx_rules.conv(make, at, [image, weight, value(bias)])
+
+    return rule
+
+
+def _transposed(n: int) -> Callable:
+    def rule(
+        make, out, image, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
+        dilation=1,
+    ):  # fmt: skip
+        pads = integers(padding, n)
+        at = {
+            "strides": integers(stride, n), "pads": [*pads, *pads], "group": groups,
+            "dilations": integers(dilation, n), "output_padding": integers(output_padding, n),
+        }  # fmt: skip
+        if not isinstance(weight, Constant):
+            return make.mixed_pixels(image, weight)
+        return onnx_rules.conv_transpose(make, at, [image, weight, value(bias)])
+
+    return rule
+
+
+def _either(
+    make, out, image, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+):
+    n = len(weight.shape) - 2
+    if transposed:
+        more = stride, padding, output_padding, groups, dilation
+        return _transposed(n)(make, out, image, weight, bias, *more)
+    return _convolution(n)(make, out, image, weight, bias, stride, padding, dilation, groups)
+
+
+def _max_pool(n: int) -> Callable:
+    def rule(make, out, image, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
+        pads = integers(padding, n)
+        at = {
+            "kernel_shape": integers(kernel, n), "strides": integers(stride or kernel, n),
+            "pads": [*pads, *pads], "dilations": integers(dilation, n), "ceil_mode": ceil_mode,
+        }  # fmt: skip
+        found = onnx_rules.pool("MaxPool", "max")(make, at, [image])
+        return found if isinstance(found, list) and isinstance(out, list) else _one(found)
+
+    return rule
+
+
+def _average_pool(n: int) -> Callable:
+    def rule(
+        make, out, image, kernel, stride=(), padding=0, ceil_mode=False, count_include_pad=True,
+        divisor_override=None,
+    ):  # fmt: skip
+        pads = integers(padding, n)
+        at = {
+            "kernel_shape": integers(kernel, n), "strides": integers(stride or kernel, n),
+            "pads": [*pads, *pads], "ceil_mode": ceil_mode, "count_include_pad": count_include_pad,
+        }  # fmt: skip
+        found = _one(onnx_rules.pool("AveragePool", "mean")(make, at, [image]))
+        if divisor_override:
+            factor = np.asarray(np.prod(integers(kernel, n)) / divisor_override)
+            return make.scaled(found, Constant((), lambda: factor))
+        return found
+
+    return rule
+
+
+def _one(found: Any) -> Any:
+    return found[0] if isinstance(found, list) else found
+
+
+# ---- pools of a given size ----------------------------------------------------------------------
+
+
+def _adaptive(n: int, kind: str) -> Callable:
+    def rule(make, out, image, size):
+        several = isinstance(out, list)
+        found = _adapted(make, image, integers(size, n), kind)
+        return [found, found] if several else found
+
+    return rule
+
+
+def _adapted(make: Any, image: Value, sizes: Sequence[int], kind: str) -> Value:
+    """Output o of an axis has pixels ⌊o·n/m⌋ to ⌈(o+1)·n/m⌉ − 1."""
+    if not isinstance(image, Signal):
+        return image
+    rank = len(image.dims)
+    places = list(range(rank - len(sizes), rank))
+    if set(sizes) == {1}:
+        return make.reduce(image, places, kind, keep=True)
+    found: Signal = make.flush(make.settle(image))
+    rows, shape = [], list(found.shape)
+    for place, m in zip(places, sizes):
+        if shape[place] % m == 0:
+            k = shape[place] // m
+            rows.append((place, k, k, 1, (0, 0)))
+            shape[place] = m
+    found = windows.pool(make, found, rows, shape, kind) if rows else found
+    for place, m in zip(places, sizes):
+        if found.shape[place] != m:
+            found = _uneven(make, found, place, m, kind)
+    return found
+
+
+def _uneven(make, image: Signal, place: int, m: int, kind: str) -> Signal:
+    image, n = make.flush(image), image.shape[place]
+    if not spatial(image.dims[place]):
+        return make.select(image, (*image.dims[:place], plain(-1, m), *image.dims[place + 1 :]))
+    if kind == "max":
+        make.note("adaptive max pooling by a broken factor, its gains read as those of a mean")
+    matrix = np.zeros((m, n))
+    for o in range(m):
+        first, end = o * n // m, -(-(o + 1) * n // m)
+        matrix[o, first:end] = 1 / (end - first)
+    axis = image.dims[place][0].axis
+    return windows.resize(make, image, axis, matrix, "adaptive pool", whole=True)
+
+
+# ---- resizes ------------------------------------------------------------------------------------
+
+_AA: dict[str, Any] = {"antialias": True, "outside": False}
+
+
+def _resize(mode: str, n: int, rounding: str = "floor", where: str = "", **more: Any) -> Callable:
+    def rule(make, out, image, size, *rest):
+        if not isinstance(image, Signal):
+            return image
+        image = make.flush(make.settle(image))
+        rest = list(rest)
+        aligned = rest.pop(0) if mode != "nearest" else False
+        factors = rest[0] if len(rest) == 1 else rest
+        given = [f for f in (factors or ()) if f is not None]
+        if len(given) != n:
+            given = [m / k for m, k in zip(out[-n:], image.shape[-n:])]
+        coordinates = where or ("align_corners" if aligned else "half_pixel")
+        scales = [1.0] * (len(out) - n) + [float(f) for f in given]
+        return resized(make, image, out, scales, mode, coordinates, rounding, **more)
+
+    return rule
+
+
+# ---- patches ------------------------------------------------------------------------------------
+
+
+def _unfold(make, out, image, axis, size, step):
+    """The windows of one dimension, their pixels in a further one at the end."""
+    if not isinstance(image, Signal):
+        return image
+    axis %= len(image.dims)
+    if not spatial(image.dims[axis]):
+        dims = [plain(-1, n) if i in (axis, len(out) - 1) else d
+                for i, (n, d) in enumerate(zip(out, (*image.dims, ())))]  # fmt: skip
+        return make.select(image, tuple(dims))
+    count = (image.shape[axis] - size) // step + 1
+    table = step * np.arange(count)[:, None] + np.arange(size)
+    found = unfolded(make, image, Constant(table.shape, lambda: table), axis)
+    order = [i for i in range(len(found.dims)) if i != axis + 1] + [axis + 1]
+    return movement.transposed(make, found, order)
+
+
+def _im2col(make, out, image, kernel, dilation, padding, stride):
+    if not isinstance(image, Signal):
+        return image
+    k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
+    image = movement.padded(make, image, [(0, 0, 0), (0, 0, 0), *((b, b, 0) for b in p)])
+    assert isinstance(image, Signal)
+    sizes = [
+        (image.shape[2 + i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(2)
+    ]  # read before the first table takes a dimension's place
+    for i, place in enumerate((2, 4)):
+        table = d[i] * np.arange(k[i])[:, None] + s[i] * np.arange(sizes[i])
+        image = unfolded(make, image, Constant(table.shape, lambda t=table: t), place)
+    turned = movement.transposed(make, image, (0, 1, 2, 4, 3, 5))
+    return movement.reshaped(make, turned, out)
+
+
+def _refused(make, out, *args, **more):
+    raise Unreadable("patches that are added up where they overlap")
+
+
+RULES: dict[str, Callable] = {
+    "convolution": _either, "im2col": batched(_im2col, 2), "unfold": _unfold, "col2im": _refused,
+}  # fmt: skip
+OVER: dict[str, int] = {}  # operations whose windows say which axes are pixels, and how many
+for _n in (1, 2, 3):
+    RULES[f"conv{_n}d"] = batched(_convolution(_n), _n)
+    RULES[f"conv_transpose{_n}d"] = batched(_transposed(_n), _n)
+    RULES[f"max_pool{_n}d"] = batched(_max_pool(_n), _n)
+    RULES[f"max_pool{_n}d_with_indices"] = batched(_max_pool(_n), _n)
+    RULES[f"avg_pool{_n}d"] = batched(_average_pool(_n), _n)
+    for _name in ("conv{}d", "conv_transpose{}d", "max_pool{}d", "max_pool{}d_with_indices",
+                  "avg_pool{}d"):  # fmt: skip
+        OVER[_name.format(_n)] = _n
+    RULES[f"adaptive_avg_pool{_n}d"] = _adaptive(_n, "mean")
+    RULES[f"adaptive_max_pool{_n}d"] = _adaptive(_n, "max")
+    RULES[f"upsample_nearest{_n}d"] = _resize("nearest", _n, where="asymmetric")
+    RULES[f"_upsample_nearest_exact{_n}d"] = _resize(
+        "nearest", _n, "round_prefer_ceil", "half_pixel"
+    )
+    _line = {1: "linear1d", 2: "bilinear2d", 3: "trilinear3d"}[_n]
+    RULES[f"upsample_{_line}"] = _resize("linear", _n)
+OVER["im2col"] = 2
+RULES["upsample_bicubic2d"] = _resize("cubic", 2)
+RULES["_upsample_bilinear2d_aa"] = _resize("linear", 2, **_AA)
+RULES["_upsample_bicubic2d_aa"] = _resize("cubic", 2, cubic=-0.5, **_AA)
