@@ -15,7 +15,7 @@ from test_frameworks import (
     linen_u_net,
     nnx_dilated,
 )
-from test_from_onnx import model
+from test_from_onnx import Made, model
 from torch import nn
 
 from erftheory import (
@@ -34,12 +34,13 @@ from erftheory import (
     from_onnx,
     from_torch,
     moments,
+    receptive_field,
     zoo,
 )
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
 from erftheory.network.imported import Scale
-from erftheory.network.layers import Norm
+from erftheory.network.layers import ACTIVATIONS, Norm
 
 RELU = Activation("relu")
 
@@ -151,6 +152,41 @@ def test_norms_of_pytorch(name):
     assert norms(network) == [wanted]
     running = wanted == BatchNorm() and module.running_var is not None
     assert norms(network.weighted()) == ([] if running else [wanted])
+
+
+def test_a_norm_over_the_channels_of_a_block_is_one_of_channels():
+    """Swin's merging of patches: four pixels are channels, and are normalised as such."""
+    def merged(m, x):
+        y = m[0](x).permute(0, 2, 3, 1)
+        y = y.reshape(1, 6, 2, 6, 2, 4).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return m[2](m[1](y)).permute(0, 3, 1, 2)
+
+    made = Made(merged, nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm(16), nn.Linear(16, 8))
+    network = from_torch(made, torch.zeros(1, 3, 12, 12))
+    assert norms(network) == [LayerNorm()] and receptive_field(network).size == (4, 4)
+    assert not any("held constant" in note for note in network.notes)
+
+
+@pytest.mark.parametrize("form", ["none", "tanh"])
+def test_the_two_forms_of_gelu(form):
+    if "gelu_tanh" not in ACTIVATIONS:
+        pytest.skip("one form of GELU for both")
+    wanted = {"none": "gelu", "tanh": "gelu_tanh"}[form]
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(form), nn.Conv2d(4, 4, 3))
+    w = {"w": np.ones((4, 3, 3, 3), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Gelu", ["a"], ["y"], approximate=form),
+    ]
+
+    def function(x):
+        y = jax.lax.conv_general_dilated(x, jnp.ones((4, 3, 3, 3)), (1, 1), "SAME")
+        return jax.nn.gelu(y, approximate=form == "tanh")
+
+    found = from_torch(net, torch.zeros(1, 3, 8, 8)), from_onnx(model(nodes, w))
+    for network in (*found, from_jax(function, jnp.zeros((1, 3, 8, 8)))):
+        names = [n.op.name for n in network.graph.nodes if isinstance(n.op, Activation)]
+        assert names == [wanted]
 
 
 CHANNELS = {k: np.ones(4, np.float32) for k in ("s", "b", "m", "v")}

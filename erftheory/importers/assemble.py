@@ -66,7 +66,7 @@ class Assembler(Pointwise):
             if any(a.axis in (CHANNEL, BATCH) for d in gone for a in d):
                 return replace(value, dims=tuple(left), tag="stat", parts=())
             return replace(value, dims=tuple(left))
-        if all(self._fragment(value, axis, gone) for axis in pixels):
+        if all(self.fragment(value, axis, gone) for axis in pixels):
             value = self.gathered(value, axes, "routing" if kind == "max" else "fixed", 0)
             return replace(value, dims=tuple(left) if keep else value.dims)
         node = self.flush(value).node if value.tag in KNOWN else value.node
@@ -77,7 +77,7 @@ class Assembler(Pointwise):
         whole = any(not d or any(a.axis == BATCH for a in d) for d in gone)
         return Global(node, layer=BatchNorm() if whole else InstanceNorm())
 
-    def _fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
+    def fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
         """True if `gone` holds only pixels within blocks, whose blocks stay."""
         inside = [a for d in gone for a in d if a.axis == axis]
         every = [a for d in signal.dims for a in d if a.axis == axis]
@@ -106,9 +106,7 @@ class Assembler(Pointwise):
             if channels:
                 node = self.add(Conv(size, stride=size, padding="valid", channels=channels), node)
             else:
-                step = Step(
-                    Kernel(size), size, (1,) * self.ndim, nothing, nothing, kind=kind
-                )
+                step = Step(Kernel(size), size, (1,) * self.ndim, nothing, nothing, kind=kind)
                 node = self.add(Spatial("block " + kind, step), node)
         elif channels:
             node = self.add(Conv((1,) * self.ndim, padding="valid", channels=channels), node)
@@ -133,7 +131,7 @@ class Assembler(Pointwise):
             return replace(value, mixed=True) if isinstance(value, Global) else value
         gone = [value.dims[i] for i in axes]
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
-        if pixels and not all(self._fragment(value, axis, gone) for axis in pixels):
+        if pixels and not all(self.fragment(value, axis, gone) for axis in pixels):
             node = self.flush(value).node
             return Global(node, mixed=True)
         kept = [a for i, d in enumerate(value.dims) if i not in axes for a in d]
@@ -351,7 +349,7 @@ class Assembler(Pointwise):
         for signal, batch in ((a, left_batch), (b, right_batch)):
             inner = [d for i, d in enumerate(signal.dims) if i not in batch]
             axes = {x.axis for d in inner for x in d if x.axis >= 0 and x.size > 1}
-            if not all(self._fragment(signal, axis, inner) for axis in axes):
+            if not all(self.fragment(signal, axis, inner) for axis in axes):
                 return self.mixed_pixels(a, b)
             for axis in axes:
                 size = math.prod(x.size for d in inner for x in d if x.axis == axis)

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
-from erftheory.importers.pointwise import KNOWN, refuse_partial
+from erftheory.importers.pointwise import GELU_TANH, KNOWN, refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -135,6 +135,8 @@ class Reader:
             if name in NEARLY and isinstance(signals[0], Signal):
                 self.assembler.note(f"{name} taken as {NEARLY[name]}")
             curve = NAMES.get(name) or NEARLY.get(name)
+            if curve == "gelu" and _within(body, "tanh"):
+                curve = GELU_TANH
             if curve is not None:
                 return [self.assembler.pointwise(signals[0], curve)]
         return self._inside(body, inputs)
@@ -285,6 +287,16 @@ class Reader:
         if isinstance(value, Signal) and value.node == which.node:
             return make.pointwise(value, "other")
         return make.merge("other", value, which)
+
+
+def _within(body: Any, primitive: str) -> bool:
+    """Whether a primitive is among the equations of a function, those inside others too."""
+    jaxpr = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+    for eqn in jaxpr.eqns:
+        inner = [p for p in eqn.params.values() if isinstance(p, ClosedJaxpr | Jaxpr)]
+        if eqn.primitive.name == primitive or any(_within(p, primitive) for p in inner):
+            return True
+    return False
 
 
 def _against(name: str, value: Value, constant: Constant) -> str:

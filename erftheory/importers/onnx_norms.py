@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from erftheory.importers.assemble import Assembler
-from erftheory.importers.signals import CHANNEL, Constant, Global, Signal, Value
+from erftheory.importers.signals import CHANNEL, Constant, Global, Signal, Unreadable, Value
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,
@@ -66,6 +66,7 @@ def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
 
 def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors: list) -> Value:
     """Statistics over the dimensions from `first` on, which may hold pixels."""
+    value = _with_blocks(make, value, first)
     gone = [a for d in value.dims[first:] for a in d]
     if not any(a.axis >= 0 for a in gone):
         return make.normalised(value, layer, factors)
@@ -74,6 +75,18 @@ def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors
         layer = GroupNorm(value.channels // channels)
     per_pixel = [c for c in factors if c.entries != channels]
     return make.held_norm(value, layer, [] if per_pixel else factors)
+
+
+def _with_blocks(make: Assembler, value: Signal, first: int) -> Signal:
+    """Channels that hold the pixels of a block (a space to depth) become channels alone."""
+    held = value.dims[first:]
+    pixels = {a.axis for d in held for a in d if a.axis >= 0 and a.size > 1}
+    if not pixels or not all(make.fragment(value, axis, held) for axis in pixels):
+        return value
+    try:
+        return make.settle(value)
+    except Unreadable:  # tokens
+        return value
 
 
 NORMS: dict[str, Callable] = {

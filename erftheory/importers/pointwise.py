@@ -35,6 +35,7 @@ from erftheory.importers.signals import (
 from erftheory.network.graph import Input, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.layers import (
+    ACTIVATIONS,
     Activation,
     BatchNorm,
     GlobalAvgPool,
@@ -48,6 +49,9 @@ KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
     "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
 }  # fmt: skip
+# the form by tanh, where activations tell the two apart
+GELU_TANH = "gelu_tanh" if "gelu_tanh" in ACTIVATIONS else "gelu"
+KNOWN[GELU_TANH] = GELU_TANH
 _FLUSHED = (*KNOWN, "norm")  # tags that a value beside its own function may have in the graph
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
@@ -328,7 +332,7 @@ def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
         other = a if b.tag == "stat" else b
         return other.tag if other.tag else "", other.scale
     if kind == "mul" and "" in tags:
-        for tag, found in (("sigmoid", "silu"), ("tanh", "gelu"), ("erf", "gelu")):
+        for tag, found in (("sigmoid", "silu"), ("tanh", GELU_TANH), ("erf", "gelu")):
             if tag in tags:
                 return found, scale
     if tags == {""} and kind in ("add", "sub"):

@@ -16,7 +16,7 @@ import numpy as np
 from erftheory.importers import onnx_rules, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_norms import layer_norm
-from erftheory.importers.pointwise import KNOWN, refuse_partial
+from erftheory.importers.pointwise import GELU_TANH, refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -176,8 +176,7 @@ def _clamped(make, out, x, low=None, high=None):
 
 
 def _gelu(make, out, x, *, approximate="none"):
-    tanh = approximate == "tanh" and "gelu_tanh" in KNOWN
-    return make.pointwise(x, "gelu_tanh" if tanh else "gelu")
+    return make.pointwise(x, GELU_TANH if approximate == "tanh" else "gelu")
 
 
 def _gated(make, out, x, axis=-1):
