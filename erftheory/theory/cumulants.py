@@ -19,7 +19,7 @@ from erftheory.network.base import Network
 from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.counting import Counts
+from erftheory.theory.phased import phased_moments
 from erftheory.theory.prepare import prepare
 from erftheory.theory.walk import Walk
 
@@ -173,7 +173,7 @@ def cumulants(
         )
     walk = prepare(network, signal, init)
     if walk.restricted:
-        return _from_map(Counts(walk, weighted=True), order)
+        return _from_phases(walk, order)
     known: dict[Walk, tuple[Fraction, ...]] = {}
     lines = [walk.axis(axis) for axis in range(walk.ndim)]
     for line in lines:
@@ -188,17 +188,12 @@ def cumulants(
     )
 
 
-def _from_map(counts: Counts, order: int) -> Cumulants:
-    """Up-sampling: from the exact marginals."""
+def _from_phases(walk: Walk, order: int) -> Cumulants:
+    """Up-sampling: from the moments of the phase."""
     rows = []
-    for axis, first in enumerate(counts.offset):
-        weights = [Fraction(g) for g in counts.marginal(axis)]
-        mass = sum(weights, Fraction(0))
-        if mass == 0:
+    for raw, fine in zip(phased_moments(walk, order), walk.fine):
+        if raw[0] == 0:
             raise _massless()
-        raw = [
-            sum((g * (first + t) ** r for t, g in enumerate(weights)), Fraction(0)) / mass
-            for r in range(order + 1)
-        ]
-        rows.append(tuple(cumulants_of(raw)))
+        values = cumulants_of([m / raw[0] for m in raw])
+        rows.append(tuple(value / Fraction(fine) ** r for r, value in enumerate(values, 1)))
     return Cumulants(tuple(rows))

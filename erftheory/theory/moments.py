@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import comb, lcm
 from typing import Any
 
-import numpy as np
-
 from erftheory.network.base import Network
 from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.algebra import Algebra
-from erftheory.theory.counting import Counts
 from erftheory.theory.endpoints import between
+from erftheory.theory.phased import phased_moments
 from erftheory.theory.prepare import prepare
 from erftheory.theory.spacing import Spacing, parse_spacing
 from erftheory.theory.walk import Walk
@@ -163,7 +161,9 @@ def moments(
     walk = prepare(between(network, source, output), signal, init)
     unit = parse_spacing(spacing, walk.ndim)
     if walk.restricted:
-        return replace(_from_map(Counts(walk, weighted=True)), spacing=unit)
+        raw = phased_moments(walk, 4)
+        rows = [_summary(axis, fine) for axis, fine in zip(raw, walk.fine)]
+        return Moments(*(tuple(column) for column in zip(*rows)), spacing=unit)
     seen: dict[Walk, tuple] = {}
     rows = []
     for axis in range(walk.ndim):
@@ -182,13 +182,3 @@ def _summary(raw: Sequence, fine: int) -> tuple[Fraction, Fraction, Fraction | N
         )
     k = _cumulants([Fraction(m) / raw[0] for m in raw])
     return k[0] / fine, k[1] / fine**2, k[3] / k[1] ** 2 if k[1] else None
-
-
-def _from_map(counts: Counts) -> Moments:
-    rows = []
-    for axis, first in enumerate(counts.offset):
-        g = counts.marginal(axis)
-        t = np.arange(first, first + len(g), dtype=object)
-        rows.append(_summary(tuple((np.array(g, dtype=object) * t**r).sum() for r in range(5)), 1))
-    mean, variance, kurtosis = map(tuple, zip(*rows))
-    return Moments(mean, variance, kurtosis)
