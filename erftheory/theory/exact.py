@@ -22,6 +22,7 @@ from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.interval import extent, receptive_field
+from erftheory.theory.lattices import LatticeAlgebra
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.prepare import prepare
 from erftheory.theory.support import has_gaps, holes
@@ -168,6 +169,8 @@ class _Reading(ABC):
         return transform_map(self.walk, self.position, self.offset, self.shape, method, around)
 
     def rounding(self, method: str, outside: float = 0.0) -> ErrorBound:
+        if method == "convolution":
+            return ErrorBound("rounding", EPS * (steps(self.walk) + 4), "sum over pixels", outside)
         from erftheory.theory.transform import transform_bound
 
         bound = transform_bound(self.walk, self.shape, method)
@@ -337,21 +340,21 @@ class _Signed(_Reading):
         return request.resolve(support, support[0] + (size - 1) / 2, 0.0, lambda: support)
 
     def erf(self) -> ERF:
-        if self.method in ("tilted", "convolution"):
+        if self.method == "tilted":
             why = "signed taps" if self.walk.signed else "up-sampling"
             raise ValueError(f'method: got "{self.method}" for {why}; takes "auto"')
         method = "spectrum" if self.method == "auto" else self.method
         cheap = work(self.walk) * math.prod(self.shape) <= CHEAP
         if self.method == "auto" and not self.walk.signed and cheap:
-            method = "direct"
+            method = "convolution"
         separable = self.walk.separable and not self.walk.restricted
         values, metadata = None, {}
         if not self.whole:
             values, metadata = self._cut(method)
         elif not separable:
-            values = self.transformed(method)
+            values = self._map(method, self.offset, self.shape)
         error = self.rounding(method)
-        if method == "direct" and values is not None and not self.walk.signed:
+        if method != "spectrum" and values is not None and not self.walk.signed:
             if deepest(self.walk) < PLAIN:  # nothing underflows
                 value = EPS * (steps(self.walk) + 4)
                 error = ErrorBound("relative", value / 2 if self.root else value, "every pixel")
@@ -365,16 +368,22 @@ class _Signed(_Reading):
 
     def _cut(self, method: str) -> tuple[np.ndarray, dict[str, float]]:
         """The window of the whole map, and its share: units of other phases have other sums."""
-        from erftheory.theory.transform import transform_map
-
         first = tuple(low for low, _ in self.support)
         shape = tuple(high - low + 1 for low, high in self.support)
-        whole = transform_map(self.walk, self.position, first, shape, method)
+        whole = self._map(method, first, shape)
         rows = zip(self.offset, first, self.shape)
         values = whole[tuple(slice(o - f, o - f + n) for o, f, n in rows)]
         self.meets_signal(values.any())
         total = float(whole.sum())
         return values, {"inside": float(values.sum()) / total if total else math.nan}
+
+    def _map(self, method: str, first: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+        if method == "convolution":
+            start = tuple(a * f for a, f in zip(first, self.walk.fine))
+            return LatticeAlgebra().window(self.walk, self.position, start, shape)
+        from erftheory.theory.transform import transform_map
+
+        return transform_map(self.walk, self.position, first, shape, method)
 
     def _cancelled(self, error: ErrorBound, parts: list[np.ndarray]) -> ErrorBound:
         """The error of the map of sum 1: signed weights cancel, and their errors do not."""
@@ -393,6 +402,16 @@ class _Signed(_Reading):
 
     def _lines(self, method: str) -> list[np.ndarray]:
         from erftheory.theory.transform import transform_map
+
+        if method == "convolution":
+            rows = zip(self.offset, self.shape, self.walk.fine)
+            return [
+                LatticeAlgebra().window(
+                    self.walk.axis(a), None if self.position is None else (self.position[a],),
+                    (first * fine,), (size,),
+                )
+                for a, (first, size, fine) in enumerate(rows)
+            ]  # fmt: skip
 
         lines = []
         for a, (first, size) in enumerate(zip(self.offset, self.shape)):
