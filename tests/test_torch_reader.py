@@ -93,6 +93,28 @@ def test_field_of_every_unit_is_what_nan_reaches(name):
     check(nn.Sequential(*FORMS[name]))
 
 
+def test_pixels_and_channels_picked_one_by_one():
+    conv, x = nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 16, 16)
+    for pick in (
+        lambda y: y[:, :, 3, 5],
+        lambda y: y[:, torch.tensor([True, False, True, True])],
+        lambda y: y[:, -1:],
+        lambda y: y[:, :, 7],
+    ):
+        made = Made(lambda m, x, pick=pick: pick(m[0](x)), conv)
+        assert receptive_field(from_torch(made, x)).size == (3, 3)
+
+
+def test_a_module_that_decides_by_values_says_so_in_one_line_and_nothing_else(capfd):
+    class Decides(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ValueError, match="module: got one that PyTorch cannot export: ") as caught:
+        from_torch(Decides(), torch.zeros(1, 3, 8, 8))
+    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
+
+
 def test_images_without_a_batch():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ConvTranspose2d(4, 4, 2, 2))
     one, other = (from_torch(net, torch.zeros(shape)) for shape in ((3, 16, 16), (1, 3, 16, 16)))
@@ -156,6 +178,9 @@ def test_adaptive_pools_read_the_windows_of_their_outputs(name):
         (24, 2, {"size": (1, 8), "mode": "bilinear", "antialias": True}),
         (15, 0, {"size": (1, 10), "mode": "nearest-exact"}),
         (12, 0, {"size": (1, 30), "mode": "nearest"}),
+        (16, 0, {"size": (1, 7), "mode": "bilinear"}),
+        (16, 0, {"size": (1, 33), "mode": "bilinear"}),
+        (16, 2, {"size": (1, 7), "mode": "bicubic", "antialias": True}),
     ],
 )
 def test_interpolations(n, rim, more):
@@ -177,7 +202,8 @@ class Tokens(nn.Module):
         self.token = nn.Parameter(torch.zeros(1, 1, 8))
         self.places = nn.Parameter(torch.zeros(17, 8))
         self.blocks = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True), 2
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True), 2,
+            enable_nested_tensor=False,
         )
         self.head = nn.Linear(8, 3)
 
@@ -233,7 +259,7 @@ class Detector(nn.Module):
         a = self.stem(x)
         b = self.down(a)
         grid = torch.zeros(1, 4, 4, 2)
-        return torch.cat([F.grid_sample(a, grid).flatten(2), b.flatten(2)], 2)
+        return torch.cat([F.grid_sample(a, grid, align_corners=False).flatten(2), b.flatten(2)], 2)
 
 
 def test_a_network_ends_where_it_is_asked_to(tmp_path):

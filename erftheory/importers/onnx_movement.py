@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from erftheory.importers.signals import (
 from erftheory.network.imported import ALIGNED, OWN_PIXELS, RESIZE
 from erftheory.network.layers import Upsample
 
+PHASES = 64  # outputs of which each reads by weights of its own
 MIDDLE = 8  # pixels of a map in whose middle linear and cubic interpolation follow their rule
 
 
@@ -114,7 +116,16 @@ def resized(
             shape[i] * times, sizes[i] * times, mode, way, rounding, scales[i],
             antialias, outside, cubic,
         )  # fmt: skip
-        value = windows.resize(make, value, axis, matrix, label, (sizes[i], shape[i]))
+        try:
+            value = windows.resize(make, value, axis, matrix, label, (sizes[i], shape[i]))
+        except Unreadable:
+            if label == ALIGNED or Fraction(sizes[i], shape[i]).numerator > PHASES:
+                raise
+            make.note("a resize by a broken factor, whose weights are those of maps of this size")
+            matrix = interpolation(
+                shape[i], sizes[i], mode, way, rounding, scales[i], antialias, outside, cubic
+            )
+            value = windows.resize(make, value, axis, matrix, label, whole=True)
     return value
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from erftheory.importers.assemble import Assembler
@@ -149,19 +150,12 @@ def _exported(torch: Any, module: Any, examples: tuple[Any, ...]) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Drops what PyTorch says beside its result or its exception: warnings about its own
-    attributes, tracebacks in its log."""
-    names = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] == "torch"]
-    loggers = [logging.getLogger(n) for n in (*names, "torch")]
-
-    def nothing(record: logging.LogRecord) -> bool:
-        return False
-
-    for logger in loggers:
-        logger.addFilter(nothing)
+    attributes, tracebacks in its log, graphs that it could not finish."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger in loggers:
-            logger.removeFilter(nothing)
+        logging.disable(before)

@@ -130,7 +130,12 @@ def _selected(make, out, x, axis, index):
         return Constant(out)
     if not spatial(piece.dims[axis]):
         return replace(piece, dims=(*piece.dims[:axis], *piece.dims[axis + 1 :]), parts=())
-    return movement.reshaped(make, piece, out)
+    free = next((i for i, d in enumerate(piece.dims) if not d), None)
+    if free is None:
+        return movement.reshaped(make, piece, out)
+    # the pixel's axis stays, beside the dimensions of the others
+    dims = [piece.dims[axis] if i == free else d for i, d in enumerate(piece.dims) if i != axis]
+    return replace(piece, dims=tuple(dims), parts=())
 
 
 def _unbound(make, out, x, axis=0):

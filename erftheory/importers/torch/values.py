@@ -51,9 +51,10 @@ def held(tensor: Any) -> Held:
 
 
 def shapes(val: Any) -> Any:
-    """Shape of an operation's result, a list of them where it has several, None without any."""
+    """Shape of an operation's result, a list of them where it has several; −1 for a size that
+    depends on values."""
     if isinstance(val, torch.Tensor):
-        return tuple(int(n) for n in val.shape)
+        return tuple(n if isinstance(n, int) else -1 for n in val.shape)
     if isinstance(val, (tuple, list)):
         return [shapes(v) for v in val]
     return ()
@@ -78,7 +79,9 @@ def computed(target: Any, args: Any, kwargs: Any, val: Any, name: str) -> Any:
         return None if found is None else found[index]
 
     if isinstance(val, torch.Tensor):
-        result = Held(shapes(val), run)
+        shape = shapes(val)
+        found = run() if -1 in shape else None  # the entries of a mask
+        result = Held(shape if found is None else tuple(found.shape), run)
         result.root = _root(name, [a for a in args if isinstance(a, Constant)], args)
         return result
     if isinstance(val, (tuple, list)):
