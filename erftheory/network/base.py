@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from erftheory.network.combine import Named, Repeat
     from erftheory.network.graph import Builder, Graph
 
+SizeRule = tuple[tuple[Fraction, Fraction, Fraction], ...]
+FRAMES = 4  # calls that a part and its wrappers take
 LISTED = 12  # names up to which a wrong one is answered with all of them
 
 
@@ -79,7 +85,30 @@ class Network:
         from erftheory.network.graph import Builder
 
         builder = Builder(self.ndim)
-        return builder.finish(self.lower(builder, 0, ""))
+        with deep(self.depth):
+            return builder.finish(self.lower(builder, 0, ""))
+
+    @cached_property
+    def depth(self) -> int:
+        """How deep parts are nested in parts."""
+        return 1 + max((part.depth for part in self.parts), default=0)
+
+    def size_rule(self, ndim: int) -> SizeRule:
+        """Output size as (rate, low, high) an axis: rate·n + c with c in [low, high].
+
+        The interval is what rounding in strided layers leaves open. A part's rule is made of those
+        of its own parts once, however deep they are nested.
+        """
+        known = self.__dict__.setdefault("_size_rules", {})
+        if ndim not in known:
+            known[ndim] = self._size_rule(ndim)
+        return known[ndim]
+
+    def _size_rule(self, ndim: int) -> SizeRule:
+        from erftheory.network.graph import Builder
+
+        builder = Builder(ndim)
+        return builder.finish(self.lower(builder, 0, "")).size_rule
 
     def named(self, name: str) -> Named:
         """The same network under a name that `until` and `summary` use."""
@@ -111,6 +140,18 @@ def near(endpoint: str, names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(endpoint, names, LISTED // 2, 0.5)
     shown = [*near, "…"] if near else [*names[: LISTED // 2], "…", *names[-2:]]
     return f"{', '.join(shown)} ({len(names)} in all, see endpoints())"
+
+
+@contextmanager
+def deep(depth: int) -> Iterator[None]:
+    """Room for recursion into so many nested parts, given back afterwards."""
+    before = sys.getrecursionlimit()
+    if FRAMES * depth > before // 2:
+        sys.setrecursionlimit(before + FRAMES * depth)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _with_axes(network: Network, axes: int) -> Network:

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from erftheory.network import arguments as arg
-from erftheory.network.base import Network, check_ndim, check_network
+from erftheory.network.base import Network, SizeRule, check_ndim, check_network, deep
 from erftheory.network.graph import Builder, Concat, Loop, Sum
 
 
@@ -28,6 +28,12 @@ class Chain(Network):
         for part in self.parts:
             source = part.lower(builder, source, scope)
         return source
+
+    def _size_rule(self, ndim: int) -> SizeRule:
+        rule = _identity(ndim)
+        for part in self.parts:
+            rule = _after_rule(rule, part.size_rule(ndim))
+        return rule
 
     def find(self, endpoint: str) -> Network | None:
         for i, part in enumerate(self.parts):
@@ -117,6 +123,10 @@ class Residual(Network):
             other = self.shortcut.lower(builder, source, _join(scope, "shortcut"))
         return builder.add(Sum(self.gain, source), (branch, other), scope)
 
+    def _size_rule(self, ndim: int) -> SizeRule:
+        other = _identity(ndim) if self.shortcut is None else self.shortcut.size_rule(ndim)
+        return _met([self.branch.size_rule(ndim), other])
+
     def find(self, endpoint: str) -> Network | None:
         for part in self.parts:
             found = part.find(endpoint)
@@ -160,6 +170,10 @@ class Branches(Network):
         )
         return builder.add(Concat() if self.merge == "concat" else Sum(None, source), ends, scope)
 
+    def _size_rule(self, ndim: int) -> SizeRule:
+        rules = [_identity(ndim) if b is None else b.size_rule(ndim) for b in self.branches]
+        return _met(rules)
+
     def find(self, endpoint: str) -> Network | None:
         for part in self.parts:
             found = part.find(endpoint)
@@ -186,6 +200,9 @@ class Named(Network):
     def lower(self, builder: Builder, source: int, scope: str) -> int:
         return self.part.lower(builder, source, _join(scope, self.name))
 
+    def _size_rule(self, ndim: int) -> SizeRule:
+        return self.part.size_rule(ndim)
+
     def find(self, endpoint: str) -> Network | None:
         if endpoint == self.name:
             return self
@@ -208,8 +225,12 @@ def _join(scope: str, name: str) -> str:
 
 def _freeze(network: Network) -> None:
     """Value equality, hash and immutability from the state set so far."""
-    state = {k: v for k, v in vars(network).items() if k != "axes"}
-    object.__setattr__(network, "_key", (type(network), tuple(state.items())))
+    derived = ("axes", "depth", "_size_rules", "" if isinstance(network, Chain) else "parts")
+    state = {k: v for k, v in vars(network).items() if k not in derived}
+    network.depth  # noqa: B018  each level once, while its parts know theirs
+    key = type(network), tuple(state.items())
+    object.__setattr__(network, "_known_hash", hash(key))  # parts know theirs
+    object.__setattr__(network, "_key", key)
 
 
 def _setattr(self: Network, name: str, value: object) -> None:
@@ -219,21 +240,28 @@ def _setattr(self: Network, name: str, value: object) -> None:
 
 
 def _equal(self: Network, other: object) -> bool:
-    return type(self) is type(other) and self._key == other._key  # type: ignore[attr-defined]
+    if type(self) is not type(other) or hash(self) != hash(other):
+        return False
+    with deep(self.depth):
+        return self._key == other._key  # type: ignore[attr-defined]
+
+
+def _hash(self: Network) -> int:
+    return self._known_hash  # type: ignore[attr-defined]
 
 
 for _class in (Chain, Repeat, Residual, Branches, Named):
     _class.__setattr__ = _setattr  # type: ignore[method-assign]
     _class.__eq__ = _equal  # type: ignore[method-assign]
-    _class.__hash__ = lambda self: hash(self._key)  # type: ignore[method-assign]
+    _class.__hash__ = _hash  # type: ignore[method-assign]
 
 
 def _check_alike(parts: tuple[Network, ...], names, identity: bool) -> None:
     """Branches that meet must agree in stride and, for some input size, in output size."""
     ndim = max((p.axes or 0 for p in parts), default=0) or 2
-    rows = [(name, _size_rule(part, ndim)) for name, part in zip(names, parts)]
+    rows = [(name, part.size_rule(ndim)) for name, part in zip(names, parts)]
     if identity:
-        rows.append(("the identity", ((Fraction(1), Fraction(0), Fraction(0)),) * ndim))
+        rows.append(("the identity", _identity(ndim)))
     for axis in range(ndim):
         name0, rule0 = rows[0]
         rate0, low, high = rule0[axis]
@@ -252,6 +280,16 @@ def _check_alike(parts: tuple[Network, ...], names, identity: bool) -> None:
                 )
 
 
-def _size_rule(part: Network, ndim: int):
-    builder = Builder(ndim)
-    return builder.finish(part.lower(builder, 0, "")).size_rule
+def _after_rule(rule: SizeRule, more: SizeRule) -> SizeRule:
+    """One size rule after another."""
+    return tuple(
+        (r * f, lo * f + a, hi * f + b) for (r, lo, hi), (f, a, b) in zip(rule, more)
+    )
+
+
+def _identity(ndim: int) -> SizeRule:
+    return ((Fraction(1), Fraction(0), Fraction(0)),) * ndim
+
+
+def _met(rules: list[SizeRule]) -> SizeRule:
+    return tuple((r[0][0], max(x[1] for x in r), min(x[2] for x in r)) for r in zip(*rules))

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from erftheory.network.base import Network
+from erftheory.network.base import Network, SizeRule
 from erftheory.network.layers import GlobalAvgPool, Layer
-
-SizeRule = tuple[tuple[Fraction, Fraction, Fraction], ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,13 @@ class Graph:
 
     ndim: int
     nodes: tuple[Node, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # of thousands of nodes, asked for by every table of results
+        return hash((self.ndim, self.nodes))
 
     @cached_property
     def rates(self) -> tuple[tuple[Fraction, ...], ...]:
@@ -211,6 +216,9 @@ class GraphNetwork(Network):
 
     def own_axes(self) -> int | None:
         return self.graph.ndim
+
+    def _size_rule(self, ndim: int) -> SizeRule:
+        return self.graph.size_rule
 
     def lower(self, builder: Builder, source: int, scope: str) -> int:
         return append(builder, self.graph, source, scope)

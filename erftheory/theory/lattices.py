@@ -70,11 +70,8 @@ class LatticeAlgebra(Algebra[Sparse]):
             )
         )
         for weight, s in full:
-            spot = tuple(
-                slice(i := _index(a - f, d), i + (n - 1) * (w := max(1, _index(own, d))) + 1, w)
-                for a, f, d, own, n in zip(s.first, first, step, s.step, s.values.shape)
-            )
-            total[spot] += weight * s.values
+            rows = zip(s.first, first, step, s.step, s.values.shape)
+            total[tuple(_spot(*row) for row in rows)] += weight * s.values
         return Sparse(total, first, step)
 
     def window(
@@ -98,6 +95,17 @@ class LatticeAlgebra(Algebra[Sparse]):
         return found
 
 
+def _spot(at: int, first: int, step: int, own: int, count: int) -> slice:
+    """Where `count` points from `at`, `own` apart, lie among those from `first`, `step` apart."""
+    start, stride = _index(at - first, step), max(1, _index(own, step))
+    return slice(start, start + (count - 1) * stride + 1, stride)
+
+
+def _part(axis: int, part: slice) -> tuple[slice, ...]:
+    """The index of a part of an axis."""
+    return (*(slice(None) for _ in range(axis)), part)
+
+
 def _index(distance: int, step: int) -> int:
     return distance // step if step else 0
 
@@ -113,12 +121,13 @@ def _finer(values: np.ndarray, axis: int, factor: int) -> np.ndarray:
     shape = list(values.shape)
     shape[axis] = (shape[axis] - 1) * factor + 1
     found = np.zeros(shape)
-    found[(*(slice(None),) * axis, slice(None, None, factor))] = values
+    found[_part(axis, slice(None, None, factor))] = values
     return found
 
 
 def _convolved(signal: Sparse, kernel: Kernel, spacing: Place) -> Sparse:
-    values, step = signal.values, list(signal.step)
+    values: np.ndarray = signal.values
+    step = list(signal.step)
     reach = []
     for axis, (k, s) in enumerate(zip(kernel.shape, spacing)):
         if k == 1:
@@ -156,13 +165,14 @@ def _added(values: np.ndarray, line: list[float], axis: int, reach: int) -> np.n
     total = np.zeros(shape)
     for a, tap in enumerate(line):
         if tap:
-            total[(*(slice(None),) * axis, slice(a * reach, a * reach + n))] += tap * values
+            total[_part(axis, slice(a * reach, a * reach + n))] += tap * values
     return total
 
 
 def _kept(signal: Sparse, grid: Place) -> Sparse:
     """The points that are multiples of `grid`."""
-    values, first, step = signal.values, list(signal.first), list(signal.step)
+    values: np.ndarray = signal.values
+    first, step = list(signal.first), list(signal.step)
     for axis, g in enumerate(grid):
         start, own, n = first[axis], step[axis], values.shape[axis]
         hits = [i for i in range(min(n, g)) if (start + i * own) % g == 0]
@@ -170,6 +180,6 @@ def _kept(signal: Sparse, grid: Place) -> Sparse:
             return Sparse(np.zeros((0,) * values.ndim), signal.first, signal.step)
         wide = lcm(own, g) if own else 0
         stride = wide // own if own else 1
-        values = values[(*(slice(None),) * axis, slice(hits[0], None, stride))]
+        values = values[_part(axis, slice(hits[0], None, stride))]
         first[axis], step[axis] = start + hits[0] * own, wide
     return Sparse(values, tuple(first), tuple(step))

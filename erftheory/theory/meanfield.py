@@ -44,7 +44,7 @@ from erftheory.theory.lowering import through
 from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, same
 from erftheory.theory.norms import normed
 from erftheory.theory.seen import Flow, Row, correlated, flow, reached, summed
-from erftheory.theory.sums import joint
+from erftheory.theory.sums import Shares
 from erftheory.theory.unit_laws import keeping
 from erftheory.theory.weights import Weight, root, to_float
 
@@ -168,7 +168,7 @@ class _Pass:
         highest = max(reach or [1.0]) or 1.0
         reaches = [[r / highest for r in reach] if reach else [1.0] * len(source)]
         parts: dict[tuple[int, int], list[Law]] = {}  # of a sum's group, as its inputs see it
-        factors: dict[int, Weight] = {}  # of a sum's first input
+        shared = Shares(graph, states, {}, partial(through, graph, power))
 
         def arrived(index: int, flows: list[Flow]) -> list[float]:
             above = [reaches[i] for i in graph.nodes[index].inputs]
@@ -180,7 +180,7 @@ class _Pass:
                 step = self._step([], source, [])
             elif isinstance(node.op, Sum):
                 start = [reaches[i] for i in node.inputs]
-                found = self._sum(graph, index, states, listed, start, parts, factors)
+                found = self._sum(graph, index, states, listed, start, parts, shared)
                 step = self._step(inputs, *found)
             elif isinstance(node.op, Concat):
                 step = self._step(inputs, *_concat(inputs))
@@ -271,7 +271,7 @@ class _Pass:
         listed: list[Gains],
         reaches: list[list[float]],
         parts: dict[tuple[int, int], list[Law]],
-        factors: dict[int, Weight],
+        shared: Shares,
     ) -> tuple[list[Group], list]:
         node = graph.nodes[index]
         inputs, op = [states[i] for i in node.inputs], node.op
@@ -288,7 +288,7 @@ class _Pass:
                 balance(graph, index, gains, rows, wanted, op.fork)
                 for gains, wanted in zip(listed, (op.gain, root(op.gain)))
             ]
-            factors[index] = factor[0]
+            shared.factors[index] = factor[0]
         # a share of channels is a mean over them, the same in both signals
         links = [
             (i, g, t, tuple(share if i or f == 1 else share * f for f in factor))
@@ -306,9 +306,7 @@ class _Pass:
                 shares = tuple(p / total if total > 0 else 1 / len(powers) for p in powers)
             if index in meeting(graph):
                 ends = [(node.inputs[i], g) for i, g in enumerate(groups)]
-                passed = partial(through, graph, listed[0])
-                law = joint(graph, states, factors, passed, ends, factor[0])
-                output.append((count, law))
+                output.append((count, shared.total(ends, factor[0])))
                 continue
             key = *laws, *shares
             if key not in self.sums:

@@ -6,7 +6,6 @@ a sum are written as multiples of the units that they are made of, and multiples
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import reduce
 
@@ -18,56 +17,83 @@ from erftheory.theory.distribution import Group, Law
 from erftheory.theory.weights import Weight, root, to_float
 
 Unit = tuple[int, int]  # node and group; a repetition's is what it adds to its input
+Parts = dict[Unit, Weight]
 
 
-def joint(
-    graph: Graph,
-    states: Sequence[Sequence[Group]],
-    factors: dict[int, Weight],
-    through: Callable[[int], list[list[Weight]]],
-    inputs: Sequence[tuple[int, int]],
-    factor: Weight,
-) -> Law:
-    """The law of a sum of groups (node, group) that have parts in common.
+class Shares:
+    """The units of a graph as multiples of others, found once each.
 
     Args:
-      states: laws of the nodes so far.
-      factors: power by which earlier sums scaled their first input.
+      states: laws of the nodes so far; grows while the forward pass runs.
+      factors: power by which sums scale their first input, likewise.
       through: by repetition, amplitudes of its paths without weights, from group to group.
-      factor: power by which this sum scales its first input.
     """
-    total: dict[Unit, Weight] = defaultdict(int)
 
-    def spread(node: int, group: int, size: Weight) -> None:
-        op, reads = graph.nodes[node].op, graph.nodes[node].inputs
+    def __init__(
+        self,
+        graph: Graph,
+        states: Sequence[Sequence[Group]],
+        factors: dict[int, Weight],
+        through: Callable[[int], list[list[Weight]]],
+    ):
+        self.graph, self.states, self.factors, self.through = graph, states, factors, through
+        self.known: dict[Unit, Parts] = {}
+
+    def total(self, inputs: Sequence[Unit], factor: Weight) -> Law:
+        """The law of a sum of units that have parts in common, the first scaled in power."""
+        sizes = [root(factor), *[1] * (len(inputs) - 1)]
+        laws = []
+        for (node, group), size in self._added(list(zip(inputs, sizes))).items():
+            law = self.states[node][group][1]
+            if isinstance(self.graph.nodes[node].op, Loop):
+                before = self.states[self.graph.nodes[node].inputs[0]]
+                law = _less(before, self.through(node), group, law)
+            if size:
+                laws.append(dist.scaled(law, size * size, size < 0))
+        return reduce(dist.add, laws)
+
+    def _added(self, terms: list[tuple[Unit, Weight]]) -> Parts:
+        total: Parts = {}
+        for unit, size in terms:
+            for part, own in self._parts(unit).items():
+                total[part] = total.get(part, 0) + size * own
+        return total
+
+    def _parts(self, unit: Unit) -> Parts:
+        waiting = [unit]
+        while waiting:  # no recursion: blocks may be nested thousands deep
+            top = waiting[-1]
+            terms = self._terms(top)
+            missing = [u for u, _ in terms if u != top and u not in self.known]
+            if missing:
+                waiting += missing
+                continue
+            waiting.pop()
+            if top not in self.known:
+                others = self._added([(u, size) for u, size in terms if u != top])
+                own = {u: size for u, size in terms if u == top}
+                self.known[top] = {**others, **own}
+        return self.known[unit]
+
+    def _terms(self, unit: Unit) -> list[tuple[Unit, Weight]]:
+        """A unit as a sum of multiples of units that it reads, and of itself."""
+        (node, group), states = unit, self.states
+        op, reads = self.graph.nodes[node].op, self.graph.nodes[node].inputs
         if isinstance(op, Sum):
-            for place, source in enumerate(reads):
-                own = root(factors.get(node, 1)) if place == 0 else 1
-                spread(source, _part(states, node, group, source), size * own)
-            return
+            sizes = [root(self.factors.get(node, 1)), *[1] * (len(reads) - 1)]
+            parts = ((source, _part(states, node, group, source)) for source in reads)
+            return list(zip(parts, sizes))
         if isinstance(op, Concat):
             for source in reads:
                 if group < len(states[source]):
-                    return spread(source, group, size)
+                    return [((source, group), 1)]
                 group -= len(states[source])
         if isinstance(op, Loop):
-            for source, row in enumerate(through(node)):
-                if row[group]:
-                    spread(reads[0], source, size * row[group])
-        elif isinstance(op, Layer) and (own := _multiple(op, graph.ndim)) is not None:
-            return spread(reads[0], group, size * own)
-        total[node, group] += size
-
-    for place, (node, group) in enumerate(inputs):
-        spread(node, group, root(factor) if place == 0 else 1)
-    laws = []
-    for (node, group), size in total.items():
-        law = states[node][group][1]
-        if isinstance(graph.nodes[node].op, Loop):
-            law = _added(states[graph.nodes[node].inputs[0]], through(node), group, law)
-        if size:
-            laws.append(dist.scaled(law, size * size, size < 0))
-    return reduce(dist.add, laws)
+            rows = enumerate(self.through(node))
+            return [*(((reads[0], s), row[group]) for s, row in rows if row[group]), (unit, 1)]
+        if isinstance(op, Layer) and (own := _multiple(op, self.graph.ndim)) is not None:
+            return [((reads[0], group), own)]
+        return [(unit, 1)]
 
 
 def _multiple(op: Layer, ndim: int) -> Weight | None:
@@ -94,8 +120,8 @@ def _part(states: Sequence[Sequence[Group]], node: int, group: int, source: int)
     raise AssertionError("a sum has the channels of its inputs")
 
 
-def _added(before: Sequence[Group], through: list[list[Weight]], group: int, law: Law) -> Law:
-    """What a repetition adds to the multiple of its input that it hands on."""
+def _less(before: Sequence[Group], through: list[list[Weight]], group: int, law: Law) -> Law:
+    """What a repetition adds to the multiple of its input that it hands on, as a law."""
     second, level = law.second, law.level
     for source, row in enumerate(through):
         square, own = row[group] * row[group], before[source][1]
