@@ -140,6 +140,7 @@ class Comparison:
       ratio: measured std / predicted std; `ratio_stderr` its standard error.
       total_variation, kolmogorov: distances of the maps.
       inside: share of the measured map within the theoretical field.
+      weights: those of the prediction: the model's own, or random ones of an initialisation.
     """
 
     predicted: ERF
@@ -150,6 +151,7 @@ class Comparison:
     total_variation: float
     kolmogorov: float
     inside: float
+    weights: str = "given"
 
     header = ("axis", "RF", "predicted std", "measured std", "measured/predicted")
 
@@ -171,7 +173,7 @@ class Comparison:
         images = self.measured.samples
         count = f"{images} images" if images != 1 else "1 image, so no standard error"
         return (
-            f"pixels; {self.measured.signal} signal, {count}; total "
+            f"pixels; {self.measured.signal} signal, {count}; predicted for {self.weights}; total "
             f"variation {self.total_variation:.3f}, Kolmogorov {self.kolmogorov:.3f}; "
             f"{100 * self.inside:.2f} % of the measured map inside the RF"
         )
@@ -207,21 +209,24 @@ def compare(
     unit: Any = "center",
     contribution: str = "squared",
     *,
-    init: Init | None = "he",
+    init: Init | None = "model",
     padding_mode: str = "zeros",
     **options: Any,
 ) -> Comparison:
     """What theory says of a model's architecture, beside what its gradients on images say.
 
-    The prediction is `exact(network, image=…)` for random weights, in the signal of the
-    contribution (variance for "squared", magnitude for the others); what differs from it is
-    finite width, the images, and training.
+    The prediction is `exact(network, image=…)` in the signal of the contribution (variance for
+    "squared", magnitude for the others): for weights of the sizes that the model has, where the
+    network was read from it, else for random ones; what differs from it is finite width, the
+    images, and what training made of the weights beyond their sizes.
 
     Args:
-      network: the description of `function`'s architecture.
+      network: the description of `function`'s architecture, or what an importer read.
       function, images, unit, contribution, **options: as for `gradient_erf`; the unit is the same
         index in both, so the two output grids must agree.
-      init, padding_mode: as for `exact`.
+      init: "model" takes the model's own weights where the network has them (`weighted()`), and
+        "he" elsewhere; the result's `weights` says which. Others as for `exact`.
+      padding_mode: as for `exact`.
 
     Raises:
       ValueError: as `exact` and `gradient_erf`; or a number of axes that is not the network's.
@@ -245,13 +250,29 @@ def compare(
             f"function: got an output of {theirs} units on this image, of which the network makes "
             f"{ours}; takes a function and a network that end at the same map"
         )
+    chosen, init, weights = _weights(network, init)
     predicted = exact(
-        network, measured.signal, init, index, image=measured.shape, padding_mode=padding_mode
+        chosen, measured.signal, init, index, image=measured.shape, padding_mode=padding_mode
     )
-    return beside(network, predicted, measured)
+    return beside(network, predicted, measured, weights)
 
 
-def beside(network: Network, predicted: ERF, measured: ERF) -> Comparison:
+def _weights(network: Network, init: Init | None) -> tuple[Network, Init | None, str]:
+    """The network with the weights that are asked for, an initialisation for the others, and what
+    these weights are."""
+    if init != "model":
+        return network, init, "raw paths" if init is None else f"random weights, init {init!r}"
+    if hasattr(network, "weighted"):
+        try:
+            return network.weighted(), "he", "the model's own weights"
+        except ValueError:  # read from shapes alone
+            pass
+    return network, "he", "random weights, init 'he'"
+
+
+def beside(
+    network: Network, predicted: ERF, measured: ERF, weights: str = "given"
+) -> Comparison:
     """The `Comparison` of a prediction and a measurement that exist already."""
     from erftheory.theory.interval import receptive_field
 
@@ -265,6 +286,7 @@ def beside(network: Network, predicted: ERF, measured: ERF) -> Comparison:
         total_variation=predicted.distance(measured),
         kolmogorov=predicted.distance(measured, "kolmogorov"),
         inside=_inside(predicted, measured),
+        weights=weights,
     )
 
 

@@ -155,3 +155,32 @@ def test_the_difference_of_two_measured_erfs():
     assert "95 % interval" in str(against)
     with pytest.raises(ValueError, match="other: got"):
         first.compare(3)
+
+
+def test_a_pytorch_model_is_compared_by_its_own_weights():
+    """Its default initialisation is 1/(3 fan_in), not He's: beside identities that matters."""
+    import torch
+    from torch import nn
+
+    from erftheory import from_torch
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU(),
+                                       nn.Conv2d(12, 12, 3, padding=1))  # fmt: skip
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), *[Block() for _ in range(4)]).eval()
+    network = from_torch(model, torch.zeros(1, 3, 24, 24))
+    images = np.random.default_rng(0).normal(size=(48, 3, 24, 24)).astype(np.float32)
+    own = compare(network, model, images)
+    assert own.weights == "the model's own weights" and own.weights in str(own)
+    assert own.ratio[0] == pytest.approx(1, abs=0.1)
+    he = compare(network, model, images, init="he")
+    assert he.weights == "random weights, init 'he'" and he.ratio[0] < 0.6
+    by_name = compare(network, model, images, init="torch")
+    assert by_name.ratio[0] == pytest.approx(1, abs=0.1)
