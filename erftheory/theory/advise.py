@@ -14,6 +14,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -285,16 +286,9 @@ def _merges(graph: Graph, scope: str, found: list[tuple[str, list[float]]]) -> N
 
     def centre(index: int) -> tuple[float, ...]:
         if index not in known:  # up-sampling: units differ
-            field = receptive_field(GraphNetwork(builder.finish(index)))
+            field: Any = receptive_field(GraphNetwork(builder.finish(index)))
             # output u of a finer grid lies at u·stride: only the way from there counts
-            rows = zip(
-                *(
-                    [(ahead - back) / 2 for back, ahead in zip(p.lookback, p.lookahead)]
-                    for p in field.phases
-                    if p.lookback
-                )
-            )
-            known[index] = tuple(float(sum(way) / len(way)) for way in rows)
+            known[index] = field.phases.middle() if field.lookback else ()
         return known[index]
 
     for node in graph.nodes:

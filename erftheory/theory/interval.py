@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import product
 from typing import Any
+
+import numpy as np
 
 from erftheory.network.base import Network, check_network
 from erftheory.theory.algebra import Algebra
 from erftheory.theory.lowering import build
+from erftheory.theory.phases import PhaseSpans, phase_spans
 from erftheory.theory.spacing import Spacing, parse_spacing
 from erftheory.theory.walk import Walk
 
@@ -81,7 +84,7 @@ class ReceptiveField:
     padding: tuple[int | float, ...]
     center: tuple[float, ...]
     aligned: bool = True
-    phases: tuple[ReceptiveField, ...] = field(default=(), repr=False, compare=False)
+    phases: Sequence[ReceptiveField] = field(default=(), repr=False, compare=False)
     lookback: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
     lookahead: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
     spacing: Spacing | None = field(default=None, compare=False)
@@ -150,20 +153,13 @@ def receptive_field(
             all_of_it, stride, all_of_it, unknown, True, (), all_of_it, all_of_it, unit
         )
     walk = build(network, "gradient")
-    found = [
-        _phase(walk, phase, stride) for phase in product(*(range(count) for count in walk.phases))
-    ]
-    largest = max(found, key=lambda rf: rf.size)
-    size = tuple(max(rf.size[a] for rf in found) for a in range(ndim))
-    base = found[0] if found[0].size == size else largest
-    reached = [rf for rf in found if rf.lookback]
-    back, ahead = (
-        tuple(max(getattr(rf, side)[a] for rf in reached) for a in range(ndim)) if reached else ()
-        for side in ("lookback", "lookahead")
-    )
+    found = Phases(phase_spans(walk, extent(walk, loose=True)), stride)
+    size = found.spans.largest()
+    base = found[0] if found[0].size == size else found[found.spans.widest()]
+    back, ahead = found.spans.ways(graph.rate)
     return ReceptiveField(
-        size, stride, base.padding, base.center, all(rf.aligned for rf in found), tuple(found),
-        back, ahead, unit,
+        size, stride, base.padding, base.center, found.spans.aligned, found,
+        tuple(map(_number, back)), tuple(map(_number, ahead)), unit,
     )  # fmt: skip
 
 
@@ -171,21 +167,46 @@ def _number(value: Fraction) -> int | Fraction:
     return int(value) if value.denominator == 1 else value
 
 
-def _phase(walk: Walk, phase: tuple[int, ...], stride) -> ReceptiveField:
-    algebra = IntervalAlgebra()
-    span = algebra.fold(walk, tuple(u * j for u, j in zip(phase, walk.jump)))
-    if span is None:
-        zero = (0,) * walk.ndim
-        return ReceptiveField(zero, stride, zero, (math.nan,) * walk.ndim, algebra.aligned)
-    pixels = [(first // f, last // f) for (first, last), f in zip(span, walk.fine)]
-    own = [Fraction(s) * u for s, u in zip(stride, phase)]
-    return ReceptiveField(
-        tuple(last - first + 1 for first, last in pixels),
-        stride,
-        tuple(-first for first, _ in pixels),
-        tuple((first + last) / 2 for first, last in pixels),
-        algebra.aligned,
-        (),
-        tuple(_number(place - first) for place, (first, _) in zip(own, pixels)),
-        tuple(_number(last - place) for place, (_, last) in zip(own, pixels)),
-    )
+class Phases(Sequence[ReceptiveField]):
+    """The field of each output phase, row-major, made when it is asked for."""
+
+    def __init__(self, spans: PhaseSpans, stride: tuple[int | Fraction, ...]):
+        self.spans, self._stride = spans, stride
+
+    def __len__(self) -> int:
+        return math.prod(self.spans.counts)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        phase = tuple(int(i) for i in np.unravel_index(index, self.spans.counts))
+        pixels, aligned, stride = self.spans.at(phase), self.spans.aligned_at(phase), self._stride
+        if pixels is None:
+            zero = (0,) * len(phase)
+            return ReceptiveField(zero, stride, zero, (math.nan,) * len(phase), aligned)
+        own = [Fraction(s) * u for s, u in zip(stride, phase)]
+        return ReceptiveField(
+            tuple(last - first + 1 for first, last in pixels),
+            stride,
+            tuple(-first for first, _ in pixels),
+            tuple((first + last) / 2 for first, last in pixels),
+            aligned,
+            (),
+            tuple(_number(place - first) for place, (first, _) in zip(own, pixels)),
+            tuple(_number(last - place) for place, (_, last) in zip(own, pixels)),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def middle(self) -> tuple[float, ...]:
+        """Input pixels from an output's own place, stride · index, to its field's centre: the
+        mean over the phases, one entry an axis; nan if no phase reads anything."""
+        return self.spans.middle(tuple(map(Fraction, self._stride)))
