@@ -18,13 +18,14 @@ import numpy as np
 from erftheory.erf import ERF, ErrorBound
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
+from erftheory.network.graph import Graph
 from erftheory.network.imported import ALIGNED, Spatial, own_rims
 from erftheory.network.initialisation import Init, check_init
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
-from erftheory.theory.grid_graph import flatten
+from erftheory.theory.grid_graph import Flat, flatten
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.pulling import Signal, Unreached, pull
 from erftheory.theory.walk import SIGNALS
@@ -222,15 +223,7 @@ class _Grid:
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
         if graph.has_global or aligned:
             return [None] * len(units)
-        # a torus a few of the coarsest pixels wide, around which no run of fixed layers or windows
-        # of pools reaches, neither forward nor back
-        spans = [n.step for n in self.flat.nodes if n.step is not None and n.step.kind != "random"]
-        wide = 4 + 2 * max(
-            (sum(s.dilation[a] * s.kernel.shape[a] for s in spans) for a in range(graph.ndim)),
-            default=0,
-        )
-        period = [lcm(*(rate[a].numerator for rate in graph.rates)) for a in range(graph.ndim)]
-        torus = tuple(p * wide for p in period)
+        torus = ring_of(graph, self.flat)
         flat = flatten(self.network, torus, self.kind, self.init, layers.TORUS)
         phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
         chosen = sorted(set(phases.values()))
@@ -247,6 +240,18 @@ class _Grid:
                 else None
             )
         return [sums[phases[u]] for u in units]
+
+
+def ring_of(graph: Graph, flat: Flat, grid: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Pixels of a torus a few of the coarsest pixels wide, and a multiple of `grid`, around which
+    no run of fixed layers or windows of pools reaches, neither forward nor back."""
+    spans = [n.step for n in flat.nodes if n.step is not None and n.step.kind != "random"]
+    wide = 4 + 2 * max(
+        (sum(s.dilation[a] * s.kernel.shape[a] for s in spans) for a in range(graph.ndim)),
+        default=0,
+    )
+    period = [lcm(*(rate[a].numerator for rate in graph.rates)) for a in range(graph.ndim)]
+    return tuple(lcm(p, g) * wide for p, g in zip(period, grid or (1,) * graph.ndim))
 
 
 def _image(image: Any, ndim: int) -> tuple[int, ...]:

@@ -2,14 +2,16 @@
 
 Paths that leave the tile on the way are lost even where they would come back, so the share of the
 plane's map that lies on the tile is not what the tile keeps: near its rim a random walk leaves
-about twice as often as it ends outside. So the plane's map proposes margins, and maps on tiles
-(grid.py) decide.
+about twice as often as it ends outside. What every unit of the tile keeps is known from one
+forward pass (arrivals.py), of one rim alone and of all together. Where signs or rims change
+weights, what is lost is not all that is off: maps on tiles (grid.py) are laid beside the plane's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -17,13 +19,18 @@ import numpy as np
 from erftheory.erf import ERF
 from erftheory.network.base import Network
 from erftheory.network.initialisation import Init
+from erftheory.theory.arrivals import Arrived, Axis, Unlike, arrived
 from erftheory.theory.branches import rescales
-from erftheory.theory.grid import exact_units
+from erftheory.theory.fitting import size_behind
+from erftheory.theory.grid import exact_units, ring_of
+from erftheory.theory.grid_graph import Flat, flatten
+from erftheory.theory.grid_layers import TORUS
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.prepare import prepare
 from erftheory.theory.pulling import Unreached
 
-PHASES = 64  # output phases up to which all are looked at; beyond, so many on diagonals
+PHASES = 64  # phases up to which maps are made of all; beyond, of so many on diagonals
+ROUNDING = 1e-13  # below it a share is what floats leave of none
 
 Sides = tuple[tuple[int, int], ...]  # input pixels (before, after) an axis
 
@@ -34,6 +41,7 @@ class Influence:
     Args:
       fields: margins that lose nothing.
       grid: input pixels after which the output repeats, of `phases` units, one entry an axis.
+      tile: input pixels on which the network runs, as it does with any whole grids more.
     """
 
     def __init__(
@@ -44,16 +52,121 @@ class Influence:
         fields: Sides,
         grid: tuple[int, ...],
         phases: tuple[int, ...],
+        tile: tuple[int, ...],
     ):
         self.network, self.signal, self.init = network, signal, init
-        self.grid, self.phases = grid, phases
-        self.whole = tuple(tuple(up(m, g) for m in side) for side, g in zip(fields, grid))
+        self.grid, self.phases, self.like = grid, phases, tile
+        self.whole = tuple(
+            (up(before, g), up(after, g, n)) for (before, after), g, n in zip(fields, grid, tile)
+        )
         self.walk = prepare(network, signal, init)
         # where signs or rims change weights, what is lost is not all that is off
         self.moved = self.walk.signed or rescales(network.graph)
         self.some = list(chosen(phases))
+        behind = size_behind(network.graph, tile)
+        self.output = tuple(n or 0 for n in behind)
+        self._shares: dict[tuple[int, ...], np.ndarray] = {}
 
     def reach(self, share: float) -> Sides:
+        """Margins that are needed on each side for itself, as its rim alone takes more than
+        `share`; where rims change weights, as more lies beyond of the plane's map."""
+        ends = tuple(
+            (0, max(0, math.ceil(n - out * rate)))  # output that a tile has
+            for n, out, rate in zip(self.like, self.output, self.network.graph.rate)
+        )
+        if self.moved:
+            found = self._beyond(share)
+        else:
+            try:
+                found = tuple(self._rims(axis, share) for axis in range(len(self.grid)))
+            except Unlike:
+                found = self._beyond(share)
+        return tuple((a, max(b, end)) for (a, b), (_, end) in zip(found, ends))
+
+    def _rims(self, axis: int, share: float) -> tuple[int, int]:
+        """Margins that leave no unit which loses more than `share` beyond one rim of the axis."""
+        flat, ring = self._lone
+        rows = [Axis(flat, a) if a == axis else Axis(ring, a, g) for a, g in enumerate(self.grid)]
+        lost = self._lost(rows)
+        g, count = self.grid[axis], self.phases[axis]
+        size, cells = flat.nodes[0].shape[axis], lost.shape[axis] // count
+        others = tuple(a for a in range(lost.ndim) if a != axis)
+        line = lost.max(axis=others)[: cells * count].reshape(cells, count).max(axis=1)
+        bad, low = np.flatnonzero(line > share), self.whole[axis][0] // g
+        before = max((int(c) + 1 for c in bad if c < low), default=0)
+        end = min((int(c) for c in bad if c >= low), default=cells)
+        return before * g, size - end * g
+
+    @cached_property
+    def _lone(self) -> tuple[Flat, Flat]:
+        """The network on an image on which no unit sees two opposite rims, and on a torus."""
+        sizes = tuple(
+            up(low + high + 2 * g, g, n)
+            for (low, high), g, n in zip(self.whole, self.grid, self.like)
+        )
+        flat = flatten(self.network, sizes, self.signal, self.init, "zeros")
+        torus = ring_of(self.network.graph, flat, self.grid)
+        return flat, flatten(self.network, torus, self.signal, self.init, TORUS)
+
+    @cached_property
+    def _plane_sums(self) -> Arrived:
+        ring = self._lone[1]
+        return arrived([Axis(ring, a, g) for a, g in enumerate(self.grid)])
+
+    def _lost(self, axes: list[Axis]) -> np.ndarray:
+        """The share that each unit loses, over the units of the axes."""
+        here, plane = arrived(axes), self._plane_sums
+        scale = math.exp(min(here.log - plane.log, 700.0))
+        found, whole = here.full(), plane.full()
+        place = np.ix_(*(np.arange(n) % count for n, count in zip(found.shape, whole.shape)))
+        whole = whole[place]
+        lost = 1 - scale * found / np.where(whole > 0, whole, 1)
+        lost[(whole <= 0) | (lost < ROUNDING)] = 0.0  # units that read nothing lose nothing
+        return lost
+
+    def lost(self, tile: tuple[int, ...], margin: Sides) -> float:
+        """The largest share that a kept output loses."""
+        if self.moved:
+            corners = product((0, 1), repeat=len(tile))
+            return max(self._corner(tile, margin, sides) for sides in corners)
+        # a tile on which no unit sees two opposite rims is as good as a larger one
+        size = tuple(
+            min(n, up(low + high + 2 * g, g, n))
+            for n, (low, high), g in zip(tile, self.whole, self.grid)
+        )
+        if size not in self._shares:
+            flat = flatten(self.network, size, self.signal, self.init, "zeros")
+            self._shares[size] = self._lost([Axis(flat, a) for a in range(len(size))])
+        found, kept = self._shares[size], []
+        for n, (before, after), rate in zip(size, margin, self.network.graph.rate):
+            kept.append(slice(int(before / rate), int((n - after) / rate)))
+        if any(k.stop > n for k, n in zip(kept, found.shape)):
+            return 1.0  # output that the tile has not
+        return float(found[tuple(kept)].max(initial=0.0))
+
+    def _corner(self, tile: tuple[int, ...], margin: Sides, sides: tuple[int, ...]) -> float:
+        image, cell = [], []
+        for axis, (side, n, (before, after)) in enumerate(zip(sides, tile, margin)):
+            g, (low, high) = self.grid[axis], self.whole[axis]
+            # what lies farther than the field makes no difference
+            size = before + g + high if side == 0 else low + g + after
+            size = min(n, up(size, g, n))
+            image.append(size)
+            cell.append(before // g if side == 0 else (size - after) // g - 1)
+        worst = 0.0
+        beside = self._plane() if self.moved else iter(())
+        try:
+            for erf in self._units(tuple(image), cell):
+                lost = erf.metadata["lost"]
+                if lost is not None and self.moved:
+                    starts = [low - c * g for (low, _), c, g in zip(self.whole, cell, self.grid)]
+                    lost = _apart(next(beside).map, erf.map * (1 - lost), starts)
+                worst = max(worst, math.inf if lost is None else lost)
+        except Unreached:
+            return 1.0
+        return worst
+
+    def _beyond(self, share: float) -> Sides:
         """Margins that leave out at most `share` of the plane's map on each side, any phase."""
         if not self.walk.restricted and not self.walk.signed:
             rows = []
@@ -72,34 +185,11 @@ class Influence:
                     sides[axis][side] = max(sides[axis][side], found)
         return tuple((before, after) for before, after in sides)
 
-    def lost(self, tile: tuple[int, ...], margin: Sides) -> float:
-        """The largest share that a kept output loses: in the corners, over the output phases."""
-        return max(self._corner(tile, margin, sides) for sides in product((0, 1), repeat=len(tile)))
-
-    def _corner(self, tile: tuple[int, ...], margin: Sides, sides: tuple[int, ...]) -> float:
-        image, cell = [], []
-        for axis, (side, n, (before, after)) in enumerate(zip(sides, tile, margin)):
-            g, (low, high) = self.grid[axis], self.whole[axis]
-            # what lies farther than the field makes no difference
-            size = min(n, before + g + high) if side == 0 else min(n, low + g + after)
-            image.append(size)
-            cell.append(before // g if side == 0 else (size - after) // g - 1)
-        worst = 0.0
-        beside = self._plane() if self.moved else iter(())
-        try:
-            for erf in self._units(tuple(image), cell):
-                lost = erf.metadata["lost"]
-                if lost is not None and self.moved:
-                    starts = [low - c * g for (low, _), c, g in zip(self.whole, cell, self.grid)]
-                    lost = _apart(next(beside).map, erf.map * (1 - lost), starts)
-                worst = max(worst, math.inf if lost is None else lost)
-        except Unreached:
-            return 1.0
-        return worst
-
     def _plane(self) -> Iterator[ERF]:
         """Maps of the units of one cell, on an image that holds all that they read."""
-        image = tuple(low + g + high for (low, high), g in zip(self.whole, self.grid))
+        image = tuple(
+            up(low + g + high, g, n) for (low, high), g, n in zip(self.whole, self.grid, self.like)
+        )
         return self._units(image, [low // g for (low, _), g in zip(self.whole, self.grid)])
 
     def _units(self, image: tuple[int, ...], cell: list[int]) -> Iterator[ERF]:
@@ -135,9 +225,7 @@ def chosen(phases: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
             yield tuple((i + shift * a) % p for a, p in enumerate(phases))
 
 
-def grown(
-    lost: Callable[[int], float | None], share: float, most: int
-) -> tuple[int, float] | None:
+def grown(lost: Callable[[int], float | None], share: float, most: int) -> tuple[int, float] | None:
     """The fewest steps after which at most `share` is lost, and what is; None if there are none.
 
     `lost` gives the share, or None where no output would be left; after `most` steps it is 0.
@@ -160,8 +248,9 @@ def grown(
     return best
 
 
-def up(value: int, grid: int) -> int:
-    return -(-value // grid) * grid
+def up(value: int, grid: int, like: int = 0) -> int:
+    """The least number from `value` on that is `like` modulo the grid."""
+    return value + (like - value) % grid
 
 
 def _window(line: np.ndarray, share: float) -> tuple[int, int]:
