@@ -299,7 +299,7 @@ def test_deep_narrow_chains_do_not_overflow():
         (lambda: power_fluctuation(Residual(Conv(3))), "network: got branches"),
         (lambda: power_fluctuation(Chain(Activation("relu"), Conv(3))), "network: got a ReLU"),
         (lambda: power_fluctuation(Chain(Activation("linear"))), "network: got no convolution"),
-        (lambda: power_fluctuation(Chain(Conv(3, taps=[1, -1, 1]))), "taps: got a negative tap"),
+        (lambda: power_fluctuation(Chain(Conv((3,), taps=[1, -1, 1]))), "taps: got a negative tap"),
         (lambda: power_fluctuation(Conv(3), 0), "channels: got 0"),
         (lambda: power_fluctuation(Conv(3), weights="cauchy"), "weights: got 'cauchy'"),
         (lambda: power_fluctuation(stack(200, ndim=2)), "network: got a receptive field of"),

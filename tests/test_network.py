@@ -20,6 +20,7 @@ from erftheory import (
     Residual,
     Upsample,
     counting,
+    exact,
     moments,
     receptive_field,
     zoo,
@@ -97,8 +98,40 @@ def test_ndim():
     assert Conv(3).ndim == 2
     assert (Chain(Conv(3), ndim=1) * 64).ndim == 1
     assert Conv((3, 3, 3)).ndim == 3
-    assert Conv(3, taps=[1, 2, 1]).ndim == 1
+    assert Conv((3,), taps=[1, 2, 1]).ndim == 1 == Conv(3, stride=(1,), taps=[1, 2, 1]).ndim
     assert Chain(Conv(3), Residual(Conv((3, 3, 3)))).graph.ndim == 3
+
+
+@pytest.mark.parametrize("layer", [Conv, ConvTranspose])
+def test_flat_taps_are_one_axis_only_where_that_is_stated(layer):
+    """A 3 by 3 kernel of 1, 2, 1 an axis may have been meant: `Conv(3)` alone is 2-D."""
+    flat = layer(3, taps=[2, 1, 2])
+    for undecided in (
+        flat,
+        flat * 3,
+        Chain(flat, Conv(3)),
+        Residual(Chain(Activation("relu"), layer(3, padding=1, taps=[2, 1, 2]).named("a"))),
+        Chain(flat.named("a"), Conv(3)).until("a"),
+    ):
+        for reading in (moments, receptive_field, exact, lambda net: net.graph):
+            with pytest.raises(ValueError, match="^taps: got a flat sequence.*ndim=1") as wrong:
+                reading(undecided)
+            assert "\n" not in str(wrong.value)
+    assert flat.axes == 1 and "taps=[2, 1, 2]" in repr(flat)  # legal until something reads it
+    wanted = moments(Chain(flat, ndim=1)).variance
+    for stated in (
+        layer((3,), taps=[2, 1, 2]),
+        layer(3, dilation=(1,), taps=[2, 1, 2]),
+        Chain(flat, Conv(1, stride=(1,))),
+        Chain(Chain(flat.named("a")), Conv(3), ndim=1).until("a"),
+        Chain(Chain(flat), ndim=1),
+    ):
+        assert stated.ndim == 1 and moments(stated).variance == wanted
+    assert layer(3, taps=[[2, 1, 2]] * 3).ndim == 2
+    with pytest.raises(ValueError, match="^ndim: got parts of"):
+        Chain(flat, Conv((3, 3)))
+    one = np.ones((1, 1, 3))  # the shape (out, in, k) of weights states its axes
+    assert layer(3, weights=one).ndim == 1
 
 
 def test_values():

@@ -164,7 +164,7 @@ def test_gridding_has_extent_and_holes():
 
 
 def test_zero_taps_count_for_the_field():
-    net = Conv(3, taps=[0, 1, 0])
+    net = Chain(Conv(3, taps=[0, 1, 0]), ndim=1)
     assert receptive_field(net).size == (3,)
     assert list(counting(net).touched) == [False, True, False]
 
@@ -225,13 +225,13 @@ def test_signed_taps():
     with pytest.raises(ValueError, match="^taps: "):
         exact(net)
     with pytest.raises(ValueError, match="mass"):
-        exact(Conv(3, taps=[1, -2, 1]), "gradient")
+        exact(Conv((3,), taps=[1, -2, 1]), "gradient")
     with pytest.raises(ValueError, match="mass"):
-        moments(Conv(3, taps=[1, -2, 1]), "gradient")
+        moments(Conv((3,), taps=[1, -2, 1]), "gradient")
 
 
 def test_float_taps_are_binary_rationals():
-    m = moments(Conv(3, taps=[0.1, 0.2, 0.3]))
+    m = moments(Conv((3,), taps=[0.1, 0.2, 0.3]))
     v = [Fraction(x) for x in (0.1, 0.2, 0.3)]
     mean = sum(a * x for a, x in enumerate(v)) / sum(v) - 1
     assert m.mean[0] == mean

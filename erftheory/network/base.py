@@ -25,7 +25,8 @@ class Network:
     """An immutable description of a network; a layer is the smallest one.
 
     Subclasses give `parts` (the networks inside), `own_axes` (axes fixed by their own arguments)
-    and `lower` (append their operations to a graph).
+    and `lower` (append their operations to a graph); `states_axes` where an argument fixes axes
+    without stating them.
     """
 
     parts: tuple[Network, ...] = ()
@@ -51,7 +52,9 @@ class Network:
             names = near(endpoint, self.endpoints())
             raise ValueError(f"endpoint: got {endpoint!r}; takes one of: {names}")
         axes = self.axes
-        return found if found.axes == axes or axes is None else _with_axes(found, axes)
+        if axes is None or found.axes == axes and (found.stated or not self.stated):
+            return found
+        return _with_axes(found, axes)
 
     def find(self, endpoint: str) -> Network | None:
         """Like `until`, but None if there is no such endpoint."""
@@ -74,9 +77,27 @@ class Network:
             found = axes if found is None else found
         return found
 
+    def states_axes(self) -> bool:
+        """True if an argument of its own states the number of axes; flat taps alone do not."""
+        return self.own_axes() is not None
+
+    @cached_property
+    def stated(self) -> bool:
+        """True if the number of axes is stated by this network or some part."""
+        return self.states_axes() or any(part.stated for part in self.parts)
+
     @property
     def ndim(self) -> int:
-        """Number of spatial axes; 2 where no argument says otherwise."""
+        """Number of spatial axes; 2 where no argument says otherwise.
+
+        Raises:
+          ValueError: a flat sequence of taps, which has one axis, where nothing else says so.
+        """
+        if self.axes is not None and not self.stated:
+            raise ValueError(
+                "taps: got a flat sequence, which is one axis, where nothing else says how many "
+                "there are; takes ndim=1 on a Chain around it, or nested taps (2-D: [[...], ...])"
+            )
         return self.axes or 2
 
     @cached_property

@@ -92,6 +92,22 @@ def _axes_of(**values: Any) -> int | None:
     return found[1] if found else None
 
 
+def _tap_axes(layer: Any) -> dict[str, tuple[int, ...] | None]:
+    return {
+        "taps": layer.taps.shape if isinstance(layer.taps, Taps) else None,
+        "weights": layer.weights.power.shape if isinstance(layer.weights, Weights) else None,
+    }
+
+
+def _states(layer: Any) -> bool:
+    """True if some argument states the number of axes. A flat sequence of taps has one, but may
+    have been meant for every axis."""
+    axes = _axes_of(**layer._arguments(), **_tap_axes(layer))
+    if axes != 1 or not isinstance(layer.taps, Taps):
+        return axes is not None
+    return _axes_of(**layer._arguments()) is not None
+
+
 def _spread(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * ndim
 
@@ -230,8 +246,9 @@ class Conv(_Window):
         reading says).
       groups: an int, or "depthwise" for one group an input channel.
       taps: relative taps, an array or nested sequence of the kernel's shape; ints and `Fraction`s
-        stay exact, None is uniform. They are weights in the gradient signal and variances in the
-        variance signal.
+        stay exact, None is uniform. A flat sequence is one axis, which a tuple among the
+        arguments or `ndim=1` on a `Chain` must state. Taps are weights in the gradient signal and
+        variances in the variance signal.
       weights: the layer's own weights, shape (out, in / groups, *kernel): their squares, summed
         over channels, are the variances, their sums the taps of the gradient signal.
 
@@ -254,14 +271,18 @@ class Conv(_Window):
         self.own_axes()
 
     def own_axes(self) -> int | None:
-        return _axes_of(
-            kernel=self.kernel,
-            stride=self.stride,
-            dilation=self.dilation,
-            padding=self.padding,
-            taps=self.taps.shape if isinstance(self.taps, Taps) else None,
-            weights=self.weights.power.shape if isinstance(self.weights, Weights) else None,
-        )
+        return _axes_of(**self._arguments(), **_tap_axes(self))
+
+    def states_axes(self) -> bool:
+        return _states(self)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "padding": self.padding,
+        }
 
     def step(self, ndim: int) -> Step:
         kernel, signed = _kernels(self, ndim)
@@ -337,15 +358,19 @@ class ConvTranspose(_Window):
         self.own_axes()
 
     def own_axes(self) -> int | None:
-        return _axes_of(
-            kernel=self.kernel,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            taps=self.taps.shape if isinstance(self.taps, Taps) else None,
-            weights=self.weights.power.shape if isinstance(self.weights, Weights) else None,
-        )
+        return _axes_of(**self._arguments(), **_tap_axes(self))
+
+    def states_axes(self) -> bool:
+        return _states(self)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "padding": self.padding,
+            "output_padding": self.output_padding,
+            "dilation": self.dilation,
+        }
 
     def step(self, ndim: int) -> Step:
         before = _spread(self.padding, ndim)
