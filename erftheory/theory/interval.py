@@ -15,6 +15,7 @@ from erftheory.theory.algebra import Algebra
 from erftheory.theory.lowering import build
 from erftheory.theory.phases import PhaseSpans, phase_spans
 from erftheory.theory.spacing import Spacing, parse_spacing
+from erftheory.theory.unbounded import unbounded
 from erftheory.theory.walk import Walk
 
 Span = tuple[tuple[int, int], ...] | None  # (first, last) an axis; None is the empty signal
@@ -77,6 +78,7 @@ class ReceptiveField:
       lookback: input pixels before the output's own place, stride · index (a signal's past).
       lookahead: input pixels after it: the latency of a 1-D net, in samples.
       spacing: distance of pixels in a physical unit, if one was given.
+      unbounded: of an infinite field, which operation makes it so and how to do without; else "".
     """
 
     size: tuple[int | float, ...]
@@ -88,6 +90,7 @@ class ReceptiveField:
     lookback: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
     lookahead: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
     spacing: Spacing | None = field(default=None, compare=False)
+    unbounded: str = field(default="", compare=False)
 
     @property
     def extent(self) -> tuple[float, ...]:
@@ -106,7 +109,7 @@ class ReceptiveField:
         size = " x ".join(map(str, self.size))
         where = " in single output phases" if len(self.phases) > 1 else ""
         note = "" if self.aligned else f", branches not aligned: their centres differ{where}"
-        note += ", unbounded: a global operation sees all" if math.inf in self.size else ""
+        note += f", unbounded: {self.unbounded}" if self.unbounded else ""
         stride, padding = (" x ".join(map(str, v)) for v in (self.stride, self.padding))
         long = f" ({self.spacing.show(self.size)})" if self.spacing else ""
         if len(self.size) == 1 and self.lookback:
@@ -150,8 +153,9 @@ def receptive_field(
         all_of_it = (math.inf,) * ndim
         unknown = (math.nan,) * ndim
         return ReceptiveField(
-            all_of_it, stride, all_of_it, unknown, True, (), all_of_it, all_of_it, unit
-        )
+            all_of_it, stride, all_of_it, unknown, True, (), all_of_it, all_of_it, unit,
+            unbounded(network),
+        )  # fmt: skip
     walk = build(network, "gradient")
     found = Phases(phase_spans(walk, extent(walk, loose=True)), stride)
     size = found.spans.largest()

@@ -15,6 +15,7 @@ from erftheory.theory.endpoints import Between, ending_at
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.moments import moments
 from erftheory.theory.spacing import Spacing, parse_spacing
+from erftheory.theory.unbounded import unbounded
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A table that prints in a terminal and renders as HTML in Jupyter."""
+    """A table that prints in a terminal and renders as HTML in Jupyter.
+
+    `unbounded` says of infinite fields which operation makes them so; "" if there are none.
+    """
 
     signal: str
     rows: tuple[Row, ...]
     spacing: Spacing | None = None
+    unbounded: str = ""
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -78,6 +83,7 @@ class Summary:
             for row in table
         ]
         note = f"sizes in input pixels; ERF std of the {self.signal} signal"
+        note += f"\nunbounded: {self.unbounded}" if self.unbounded else ""
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
 
     __repr__ = __str__
@@ -88,7 +94,10 @@ class Summary:
             "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
             for row in self._cells()
         )
-        note = f"<caption>Sizes in input pixels; ERF std of the {self.signal} signal</caption>"
+        more = f"; unbounded: {html.escape(self.unbounded)}" if self.unbounded else ""
+        note = (
+            f"<caption>Sizes in input pixels; ERF std of the {self.signal} signal{more}</caption>"
+        )
         return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -128,7 +137,7 @@ def summary(
     outputs: tuple[str, ...] = getattr(network, "outputs", ())
     if len(outputs) > 1:
         rows += [_row(name, "output", network.until(name), signal, init) for name in outputs]
-    return Summary(signal, tuple(rows), unit)
+    return Summary(signal, tuple(rows), unit, unbounded(network))
 
 
 def _row(name: str, label: str, part: Network, signal: str, init: Init | None) -> Row:
