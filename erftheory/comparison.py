@@ -260,9 +260,11 @@ def compare(
 def _weights(network: Network, init: Init | None) -> tuple[Network, Init | None, str]:
     """The network with the weights that are asked for, an initialisation for the others, and what
     these weights are."""
+    from erftheory.network.imported import ImportedNetwork
+
     if init != "model":
         return network, init, "raw paths" if init is None else f"random weights, init {init!r}"
-    if hasattr(network, "weighted"):
+    if isinstance(network, ImportedNetwork):
         try:
             return network.weighted(), "he", "the model's own weights"
         except ValueError:  # read from shapes alone
