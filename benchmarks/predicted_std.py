@@ -2,11 +2,12 @@
 
     python benchmarks/predicted_std.py --json out.json --plot out.png    # half an hour
     python benchmarks/predicted_std.py --again out.json       # new predictions, the same nets
+    python benchmarks/predicted_std.py --models all           # PyTorch models that others wrote
 
 Every network below, at its own width, is drawn with independent Gaussian weights, executed on an
 image of independent normal pixels and differentiated from its central unit; `exact` says on the
 same image what E g² should be. Shown is predicted std / sampled std, with one standard error over
-nets (jackknife). Batch norms use the statistics of the image as constants ("frozen"), the limit of
+nets (jackknife). The models of `--models` are executed by PyTorch (torch_models.py says how). Batch norms use the statistics of the image as constants ("frozen"), the limit of
 large batches that the theory takes.
 """
 
@@ -108,11 +109,65 @@ def row(name: str, nets: int, seed: int, known: dict[str, Any] | None = None) ->
     return result
 
 
+def public(
+    name: str, seconds: float, seed: int, known: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """One model of `torch_models.MODELS`, as `row`; None if its package is missing."""
+    import torch
+    from torch_models import MODELS, build, held, run, squares  # beside this script
+
+    from erftheory import from_torch
+
+    model = MODELS[name]
+    net = build(model)
+    if net is None:
+        print(f"{name}: skipped, {model.package} is not installed", flush=True)
+        return None
+    started, example = time.perf_counter(), torch.zeros(1, *model.shape)
+    axes = tuple(range(2, 1 + len(model.shape)))
+    network = from_torch(net, example, hold=model.hold, spatial_axes=axes)
+    network = network.until(model.until) if model.until else network
+    with torch.no_grad():
+        unit = tuple(n // 2 for n in run(net, model.until, example).shape[2:])
+    found = exact(network, image=model.shape[1:], unit=unit)
+    predicting = time.perf_counter() - started
+
+    def sampled(frozen: bool) -> dict[str, Any]:
+        def lines(count: int) -> np.ndarray:
+            if not frozen:
+                return sum(squares(net, model, count, seed))  # type: ignore[return-value]
+            with held():
+                return sum(squares(net, model, count, seed))  # type: ignore[return-value]
+
+        started = time.perf_counter()
+        lines(1)
+        each = time.perf_counter() - started
+        return measure(lines, int(min(300, max(16, seconds / each))))
+
+    measured = known or {**sampled(False), "held": sampled(True) if model.live else None}
+    std, error = measured["sampled"], measured["stderr"]
+    result = {
+        **measured, "network": name, "family": model.family, "image": model.shape[1:],
+        "until": model.until, "unit": unit, "predicted": found.std[0], "cause": model.cause,
+        "ratio": found.std[0] / std, "ratio stderr": found.std[0] / std**2 * error,
+        "kind": found.error.kind, "note": found.error.note, "seconds to predict": predicting,
+    }  # fmt: skip
+    frozen = measured["held"]
+    beside = f"   held {frozen['sampled']:.3f} ± {frozen['stderr']:.3f}" if frozen else ""
+    print(
+        f"{name:32s} predicted {found.std[0]:8.3f}  measured {std:8.3f} ± {error:.3f} "
+        f"({measured['nets']} draws)  ratio {result['ratio']:.3f} ± {result['ratio stderr']:.3f}  "
+        f"{found.error.kind}{beside}   {model.cause}",
+        flush=True,
+    )
+    return result
+
+
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.55 * len(rows) + 1.6), layout="constrained")
+    figure = Figure(figsize=(7, (0.55 if len(rows) < 12 else 0.22) * len(rows) + 1.6), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     y = np.arange(len(rows))[::-1]
@@ -124,14 +179,20 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     )  # fmt: skip
     ax.set_yticks(y, [f"{r['network']} ({r['nets']} nets)" for r in rows])
     ax.set_xlabel("predicted std / sampled std")
+    held = [(i, r) for i, r in zip(y, rows) if r.get("held")]
+    if held:
+        ax.plot([r["predicted"] / r["held"]["sampled"] for _, r in held], [i for i, _ in held],
+                "o", color="#D55E00", fillstyle="none", label="statistics held")  # fmt: skip
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    ax.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--models", help='names of torch_models.py, or "all"')
+    parser.add_argument("--seconds", type=float, default=60.0, help="of sampling, a model")
     parser.add_argument("--nets", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", type=Path)
@@ -151,13 +212,29 @@ def main(arguments: list[str] | None = None) -> int:
     print("  ".join(f"{k} {v}" for k, v in environment.items()))
     earlier = json.loads(options.again.read_text())["rows"] if options.again else []
     known = {r["network"]: r for r in earlier}
-    rows = [row(name, options.nets, options.seed, known.get(name)) for name in names]
+    if options.models is None:
+        rows = [row(name, options.nets, options.seed, known.get(name)) for name in names]
+    else:
+        rows = _public_rows(parser, options, known)
     if options.json:
         found = {"environment": environment, "rows": rows}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.plot:
         plot(rows, options.plot)
     return 0
+
+
+def _public_rows(parser: Any, options: Any, known: dict[str, Any]) -> list[dict[str, Any]]:
+    import torch
+    from torch_models import MODELS
+
+    torch.set_num_threads(1)
+    names = list(MODELS) if options.models == "all" else options.models.split(";")
+    for name in names:
+        if name not in MODELS:
+            parser.error(f"--models: got {name!r}; takes {'; '.join(MODELS)}, or all")
+    found = (public(n, options.seconds, options.seed, known.get(n)) for n in names)
+    return [r for r in found if r is not None]
 
 
 if __name__ == "__main__":

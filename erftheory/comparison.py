@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from erftheory.network.imported import IDEALISED
 from erftheory.network.initialisation import Init
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def _error(name: str, erf: ERF) -> tuple[float, ...]:
     if erf.std_stderr is not None and not any(map(math.isnan, erf.std_stderr)):
         return erf.std_stderr
     # One image has a rounding error too, and an unknown one beside it.
-    if erf.error.kind in _KNOWN and erf.method != "measured":
+    known = erf.error.kind in _KNOWN or erf.error.note.startswith(IDEALISED)
+    if known and erf.method != "measured":
         return (0.0,) * erf.ndim
     raise ValueError(
         f"{name}: got an ERF by {erf.method!r} without a standard error; takes an exact one, or "

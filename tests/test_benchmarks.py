@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import sys
 from pathlib import Path
 
 import jax
@@ -136,3 +137,43 @@ def test_predicted_and_sampled_widths(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         module.main(["--networks", "large"])
     assert "takes small" in capsys.readouterr().err
+
+
+def small(nn):
+    """Residual blocks on 8×8 pixels, where the rims are much of every map."""
+    import torch
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            parts = (nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, bias=False))
+            again = nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, bias=False)
+            self.inner = nn.Sequential(*parts, *again)
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1, bias=False), Block(), Block(), Block())
+
+
+def test_models_of_pytorch(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    models = load("torch_models")
+    monkeypatch.setitem(sys.modules, "torch_models", models)
+    chosen = {
+        "small": models.Public("torch.nn", "small", small, (3, 8, 8)),
+        "missing": models.Public("no_such_package", "missing", small, (3, 8, 8)),
+    }
+    monkeypatch.setattr(models, "MODELS", chosen)
+    table, picture = tmp_path / "out.json", tmp_path / "out.png"
+    module = load("predicted_std")
+    arguments = ["--models", "all", "--seconds", "5", "--json", str(table)]
+    assert module.main([*arguments, "--plot", str(picture)]) == 0
+    (row,) = json.loads(table.read_text())["rows"]
+    assert "no_such_package is not installed" in capsys.readouterr().out
+    assert row["kind"] == "approximation" and picture.stat().st_size > 0
+    # 0.94 with the deviations of the plane, and five standard errors
+    assert abs(row["ratio"] - 1) < 0.02 + 5 * row["ratio stderr"] < 0.06
+    with pytest.raises(SystemExit):
+        module.main(["--models", "large"])
+    assert "takes small; missing" in capsys.readouterr().err

@@ -98,6 +98,7 @@ THEIRS = {  # by PyTorch
     "gelu": lambda f, x: f.gelu(x),
     "gelu_tanh": lambda f, x: f.gelu(x, approximate="tanh"),
     "silu": lambda f, x: f.silu(x),
+    "elu": lambda f, x: f.elu(x),
 }
 
 

@@ -291,7 +291,7 @@ def final_activation(plan: Plan) -> str | None:
     if not isinstance(part.op, Activation):
         return None
     before = plan.parts[part.inputs[0]].op
-    return part.op.name if isinstance(before, (Conv, ConvTranspose)) else None
+    return part.op.curve if isinstance(before, (Conv, ConvTranspose)) else None
 
 
 def _crop(x: jax.Array, window: Window, held: Window) -> jax.Array:

@@ -109,7 +109,7 @@ def _spread(op: Channels, x: jax.Array, on: Pixels) -> jax.Array:
 
 
 POINTWISE: dict[type, Callable[..., jax.Array]] = {
-    Activation: lambda op, x, on: activation(op.name, x),
+    Activation: lambda op, x, on: activation(op.curve, x),
     Dropout: _dropped,
     Scale: lambda op, x, on: x * jnp.asarray(op.factor, x.dtype),
     Channels: _spread,

@@ -14,7 +14,7 @@ import numpy as np
 
 from erftheory.importers.factors import STATISTICS
 from erftheory.importers.folded import blocked, folded
-from erftheory.importers.pointwise import KNOWN, Own, Pointwise
+from erftheory.importers.pointwise import Own, Pointwise, known
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,
@@ -69,7 +69,7 @@ class Assembler(Pointwise):
         if all(self.fragment(value, axis, gone) for axis in pixels):
             value = self.gathered(value, axes, "routing" if kind == "max" else "fixed", 0)
             return replace(value, dims=tuple(left) if keep else value.dims)
-        node = self.flush(value).node if value.tag in KNOWN else value.node
+        node = self.flush(value).node if known(value.tag) else value.node
         if any(value.size(a) > 1 and a not in pixels for a in range(self.ndim)):
             return Partial(node, tuple(left))
         if groups != value.channels or value.tag in STATISTICS:
@@ -228,7 +228,8 @@ class Assembler(Pointwise):
         """A convolution; the signal's dimensions stay, its channels follow by the caller."""
         assert isinstance(value, Signal)
         if groups > 1 and value.parts:
-            self.note("a grouped convolution of a concatenation: each channel sees all its parts")
+            self.note("a grouped convolution of a concatenation: each channel sees all its parts",
+                      value)  # fmt: skip
         signal = self.flush(self.settle(value))
         kind: int | str = "depthwise" if groups == signal.channels > 1 else groups
         kernel, before, after = rule.kernel.shape, rule.before, rule.after
@@ -285,7 +286,7 @@ class Assembler(Pointwise):
             if isinstance(v, Global):
                 base = self.flush(signals[0])
                 if self.hold == "global":
-                    self.note("a mean over the image held constant")
+                    self.note("a mean over the image held constant", base)
                     continue
                 self.note("a path through a mean over the image: the receptive field is unbounded")
                 v = Signal(self.add(GlobalAvgPool(), base.node), base.dims)

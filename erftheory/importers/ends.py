@@ -35,12 +35,18 @@ def check_maps(values: Mapping[str, Any]) -> None:
             raise ValueError(f"outputs: got {name!r}, which is no map; takes maps of the model")
 
 
-def readable(marks: Mapping[str, int], modules: Collection[str]) -> str:
+def placed(assembler: Any, marks: Mapping[str, Signal]) -> dict[str, int]:
+    """The nodes of endpoints."""
+    found = {name: assembler.place(name, signal) for name, signal in marks.items()}
+    return {name: node for name, node in found.items() if node > 0}
+
+
+def readable(marks: Mapping[str, Signal], modules: Collection[str]) -> str:
     """The last maps that were read before an operation that could not be: names of modules, or
     where there are none of operations."""
     last: dict[int, str] = {}
-    plainly = not any(node > 0 and name in modules for name, node in marks.items())
-    for name, node in marks.items():
+    plainly = not any(m.node > 0 and name in modules for name, m in marks.items())
+    for name, node in ((name, mark.node) for name, mark in marks.items()):
         if node > 0 and (plainly or name in modules):
             last[node] = name
     names = [last[node] for node in sorted(last)[-OFFERED:]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from erftheory.importers.ends import placed
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
 from erftheory.importers.jaxpr import Reader, SpatialAxes
@@ -173,8 +174,8 @@ def _network(assembler, names, found, marks) -> ImportedNetwork:
             (outputs if output else extra)[name] = assembler.ended(value)
     if not outputs:
         raise ValueError("function: got outputs that do not depend on the image; takes a network")
-    marks = {k: v for k, v in marks.items() if v > 0}
+    marks = placed(assembler, marks)
     return ImportedNetwork(
         assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes,
-        assembler.weights, assembler.scales,
+        assembler.weights, assembler.scales, assembler.ideal,
     )  # fmt: skip

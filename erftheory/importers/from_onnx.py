@@ -12,7 +12,7 @@ import numpy as np
 from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import lazy
-from erftheory.importers.ends import asked, check_maps, readable
+from erftheory.importers.ends import asked, check_maps, placed, readable
 from erftheory.importers.image import first_window, image_signal
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused
@@ -99,10 +99,10 @@ def from_onnx(
     if not ended:
         raise ValueError("model: got outputs that do not depend on the image; takes a network")
     assembler.note_folded()
-    marks = {k: n for k, n in reader.marks.items() if n > 0}
+    marks = placed(assembler, reader.marks)
     return ImportedNetwork(
         len(axes), assembler.nodes, ended, marks, assembler.notes, assembler.weights,
-        assembler.scales,
+        assembler.scales, assembler.ideal,
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ class _Reader:
         self.onnx, self.proto, self.assembler, self.rules = onnx, proto, assembler, rules
         self.search = search
         self.values: dict[str, Value] = {"": Constant(())}
-        self.marks: dict[str, int] = {}
+        self.marks: dict[str, Signal] = {}
         self.used: set[str] = set()
         self.modules: set[str] = set()
         for tensor in proto.graph.initializer:
@@ -187,7 +187,7 @@ class _Reader:
                 self.values[name] = value
                 for mark in filter(None, (*scopes, node.name, name)):
                     if isinstance(value, Signal):
-                        self.marks[mark] = value.node
+                        self.marks[mark] = value
                     elif not isinstance(value, Constant):
                         self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
         self.assembler.scope = ""

@@ -23,6 +23,7 @@ from erftheory.importers.signals import (
     plain,
 )
 from erftheory.importers.windows import SpatialAxes
+from erftheory.network.activations import LEAKY
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat
 
@@ -63,7 +64,7 @@ class Reader:
 
     def __init__(self, assembler: Assembler, rules: dict[str, Any], search: bool = False):
         self.assembler, self.rules, self.search = assembler, rules, search
-        self.marks: dict[str, int] = {}
+        self.marks: dict[str, Signal] = {}
         self.used: set[str] = set()
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Value], values: Sequence[Value]) -> list[Value]:
@@ -87,13 +88,13 @@ class Reader:
             for var, value in zip(eqn.outvars, self._equation(eqn, inputs)):
                 env[var] = value
                 if scope and isinstance(value, Signal):
-                    self._mark(scope, value.node)
+                    self._mark(scope, value)
         self.assembler.scope = outer
         return read(jaxpr.outvars)
 
-    def _mark(self, scope: str, node: int) -> None:
+    def _mark(self, scope: str, value: Signal) -> None:
         while scope:
-            self.marks[scope] = node
+            self.marks[scope] = value
             scope = scope.rpartition("/")[0]
 
     def _equation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
@@ -133,10 +134,13 @@ class Reader:
         signals = [v for v in inputs if not isinstance(v, Constant)]
         if len(signals) == 1 and len(eqn.outvars) == 1:
             if name in NEARLY and isinstance(signals[0], Signal):
-                self.assembler.note(f"{name} taken as {NEARLY[name]}")
+                self.assembler.note(f"{name} taken as {NEARLY[name]}", signals[0])
             curve = NAMES.get(name) or NEARLY.get(name)
             if curve == "gelu" and _within(body, "tanh"):
                 curve = GELU_TANH
+            if curve == LEAKY:  # its slope is an argument, or stands in its body
+                given_ = [v for v in inputs if isinstance(v, Constant) and not v.shape]
+                return [self.assembler.leaky(signals[0], given_[0] if given_ else 0.01)]
             if curve is not None:
                 return [self.assembler.pointwise(signals[0], curve)]
         return self._inside(body, inputs)

@@ -29,7 +29,7 @@ from erftheory.network.base import Network
 from erftheory.network.graph import Builder
 
 CURVES = {
-    "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "leaky_relu", "Sigmoid": "sigmoid",
+    "Relu": "relu", "Sigmoid": "sigmoid",
     "Tanh": "tanh", "Gelu": "gelu", "Swish": "silu", "Abs": "abs", "Erf": "erf", "Sqrt": "sqrt",
     "HardSwish": "silu", "HardSigmoid": "sigmoid",
 }  # fmt: skip
@@ -38,7 +38,7 @@ LINEAR = (
     "Bernoulli",
 )  # fmt: skip
 OTHER = (
-    "Elu", "Selu", "Celu", "Softplus", "Softsign", "Mish", "ThresholdedRelu", "Exp", "Log", "Sin",
+    "Selu", "Celu", "Softplus", "Softsign", "Mish", "ThresholdedRelu", "Exp", "Log", "Sin",
     "Cos", "Tan", "Floor", "Ceil", "Round", "Sign", "Not", "IsNaN", "IsInf", "Shrink", "LRN",
     "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
 )  # fmt: skip
@@ -64,9 +64,15 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
         return make.pointwise(inputs[0], "linear")
     if kind in CURVES:
         if kind.startswith("Hard"):
-            make.note(f"{kind} taken as {CURVES[kind]}")
+            make.note(f"{kind} taken as {CURVES[kind]}", inputs[0])
         tanh = kind == "Gelu" and at.get("approximate") == "tanh"
         return make.pointwise(inputs[0], GELU_TANH if tanh else CURVES[kind])
+    if kind == "LeakyRelu":
+        return make.leaky(inputs[0], at.get("alpha", 0.01))
+    if kind == "Elu":
+        return make.pointwise(inputs[0], "elu" if at.get("alpha", 1.0) == 1 else "other")
+    if kind == "PRelu":
+        return make.leaky(inputs[0], inputs[1] if isinstance(inputs[1], Constant) else None)
     if kind in OTHER:
         return make.pointwise(inputs[0], "other")
     if kind in BINARY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -32,6 +33,7 @@ from erftheory.importers.signals import (
     spatial,
     unite,
 )
+from erftheory.network.activations import LEAKY, leaky
 from erftheory.network.graph import Input, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.layers import (
@@ -47,12 +49,12 @@ from erftheory.network.layers import (
 
 KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
-    "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu",
+    "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu", "elu": "elu",
 }  # fmt: skip
 # the form by tanh, where activations tell the two apart
 GELU_TANH = "gelu_tanh" if "gelu_tanh" in ACTIVATIONS else "gelu"
 KNOWN[GELU_TANH] = GELU_TANH
-_FLUSHED = (*KNOWN, "norm")  # tags that a value beside its own function may have in the graph
+PRELU = 0.25  # where PyTorch, Keras and Flax start its slope, or nearly so
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
 Own = Callable[[], np.ndarray | None]
@@ -72,6 +74,7 @@ class Pointwise:
         self.nodes: list[Node] = [Node(Input(), (), "input")]
         self.scope = ""
         self._notes: dict[str, list[str]] = {}
+        self.ideal: list[tuple[int, str]] = []  # notes about nodes
         self.weights: dict[int, tuple[Own, int]] = {}  # of convolutions, and their groups
         self.scales: dict[int, tuple[Callable[[], float | None], bool]] = {}  # of normalisations
         self.biased = self.normal = False  # whether a convolution has a bias, and any norm there is
@@ -98,7 +101,11 @@ class Pointwise:
             pass
         return self.flush(value).node
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, of: Value | int | None = None) -> None:
+        """`of` is what the note is about, if it says that gains are not quite the model's."""
+        at = of if isinstance(of, int) else getattr(of, "node", None)
+        if at is not None:
+            self.ideal.append((at, text))
         self._notes.setdefault(text, []).append(self.scope)
 
     def note_folded(self) -> None:
@@ -121,6 +128,13 @@ class Pointwise:
             lines.append(f"{text} ({extra})" if extra else text)
         return lines
 
+    def place(self, name: str, signal: Signal) -> int:
+        """The node of an endpoint: behind its pointwise function, where that has a rule."""
+        if not signal.node or (signal.tag and not _stays(signal.tag)):
+            return signal.node
+        self.scope = name
+        return self.flush(signal).node
+
     # ---- pointwise --------------------------------------------------------------------------
 
     def flush(self, signal: Signal) -> Signal:
@@ -139,10 +153,10 @@ class Pointwise:
                 node = self.add(norm.layer, node)
                 if norm.factors or norm.fixed:
                     self.scales[node] = partial(combined, norm.factors), norm.fixed
-            elif signal.tag in KNOWN:
-                node = self.add(Activation(KNOWN[signal.tag]), node)
+            elif (curve := known(signal.tag)) is not None:
+                node = self.add(curve, node)
             elif signal.tag:
-                self.note("a pointwise function without a rule for its gain, taken as linear")
+                self.note("a pointwise function without a rule for its gain, taken as linear", node)
             if left is not None:
                 node = self.add(Channels(left), node)
             if scaled:
@@ -173,9 +187,17 @@ class Pointwise:
             return replace(value, tag=tag, scale=1.0, parts=())
         if value.tag and value.tag != "other":
             value = self.flush(value)
-        elif tag not in ("relu", "leaky_relu", "abs", "other") and not value.tag:
+        elif tag.split(" ")[0] not in ("relu", LEAKY, "abs", "other") and not value.tag:
             value = self.flush(value)  # a scale in front of a curve is another curve
         return replace(value, tag=tag, parts=())
+
+    def leaky(self, value: Value, slope: Constant | float | None) -> Value:
+        """A leaky ReLU; `slope` may be an array, of which the root mean square counts."""
+        if isinstance(slope, Constant):
+            array = slope.get()
+            slope = None if array is None else typical(np.asarray(array), ())
+        below = PRELU if slope is None else round(float(slope), 6)
+        return self.pointwise(value, leaky(below) if math.isfinite(below) else "other")
 
     def normalised(
         self, value: Value, layer: Layer, factors: Sequence[Constant] = (), fixed: bool = False
@@ -275,9 +297,9 @@ class Pointwise:
         if any(spatial(x) and spatial(y) and x != y for x, y in zip(a.dims, b.dims)):
             a, b = self.settle(a), self.settle(b)
         dims = unite([a.dims, b.dims])
-        if a.node != b.node and a.tag in _FLUSHED and self.flush(a).node == b.node:
+        if a.node != b.node and _stays(a.tag) and self.flush(a).node == b.node:
             a = self.flush(a)
-        elif a.node != b.node and b.tag in _FLUSHED and self.flush(b).node == a.node:
+        elif a.node != b.node and _stays(b.tag) and self.flush(b).node == a.node:
             b = self.flush(b)
         if a.tag == b.tag == "norm":
             a, b = self.flush(a), self.flush(b)
@@ -291,7 +313,7 @@ class Pointwise:
             b = replace(b, scale=-b.scale)
         a, b = self.flush(a), self.flush(b)
         if kind == "mul":
-            self.note("a product of two branches, read as their sum in the gains")
+            self.note("a product of two branches, read as their sum in the gains", a.node)
         nodes = [self._spread(v, Signal(v.node, dims).channels) for v in (a, b)]
         return Signal(self.add(Sum(None, None), *nodes), dims)
 
@@ -306,7 +328,7 @@ class Pointwise:
         statistic = not held.mixed and (kind in ("sub", "div") or held.inverse)
         if self.hold == "global" or (self.hold == "statistics" and statistic):
             what = "statistics of a normalisation" if statistic else "a mean over the image"
-            self.note(f"{what} held constant")
+            self.note(f"{what} held constant", signal)
             normal = held.inverse if kind == "mul" else held.root
             if statistic and kind in ("mul", "div") and normal:
                 return self.normalised(signal, held.layer, held.factors)  # type: ignore[return-value]
@@ -315,6 +337,19 @@ class Pointwise:
         signal = self.flush(signal)
         mean = self.add(GlobalAvgPool(), signal.node)
         return Signal(self.add(Sum(None, None), signal.node, mean), signal.dims)
+
+
+def known(tag: str) -> Activation | None:
+    """The activation that a tag stands for: a key of `CURVES`."""
+    name, _, below = tag.partition(" ")
+    if name not in KNOWN:
+        return None
+    return Activation(KNOWN[name], Fraction(below) if below else None)
+
+
+def _stays(tag: str) -> bool:
+    """Whether a value beside its own function may have this one in the graph."""
+    return tag == "norm" or known(tag) is not None
 
 
 def refuse_partial(values: Sequence[Value]) -> None:

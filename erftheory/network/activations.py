@@ -99,10 +99,27 @@ def _gelu_tanh_slope(x: Any, m: Mathematics) -> Any:
 
 _NEAR, _WIDE = (-8.0, 0.0, 8.0), (-16.0, 0.0, 16.0)
 
-CURVES: dict[str, Curve] = {
+class _Curves(dict[str, Curve]):
+    """Curves by name; "leaky_relu 1/4" is a leaky ReLU of another slope, made when asked for."""
+
+    def __missing__(self, key: str) -> Curve:
+        name, _, below = key.partition(" ")
+        if name != LEAKY or not below:
+            raise KeyError(key)
+        return self.setdefault(key, _rectifier(Fraction(below)))
+
+
+def leaky(slope: Any) -> str:
+    """The key of a leaky ReLU of a slope below 0, a number."""
+    exact = Fraction(str(slope))  # 0.2 is one fifth
+    return LEAKY if exact == SLOPE else f"{LEAKY} {exact}"
+
+
+LEAKY, SLOPE = "leaky_relu", Fraction(1, 100)
+CURVES: dict[str, Curve] = _Curves({
     "linear": Curve(lambda x, m: x, lambda x, m: m.where(x > 0, 1.0, 1.0), odd=True),
     "relu": _rectifier(Fraction(0)),
-    "leaky_relu": _rectifier(Fraction(1, 100)),
+    "leaky_relu": _rectifier(SLOPE),
     "abs": Curve(
         lambda x, m: m.abs(x),
         lambda x, m: m.where(x > 0, 1.0, -1.0),
@@ -111,6 +128,11 @@ CURVES: dict[str, Curve] = {
         rises=False,
     ),
     "tanh": Curve(lambda x, m: m.tanh(x), lambda x, m: 1 - m.tanh(x) ** 2, _NEAR, odd=True),
+    "elu": Curve(  # exp of no positive number
+        lambda x, m: m.where(x > 0, x, m.exp((x - m.abs(x)) / 2) - 1),
+        lambda x, m: m.where(x > 0, 1.0, m.exp((x - m.abs(x)) / 2)),
+        _WIDE,
+    ),
     "sigmoid": Curve(_sigmoid, _sigmoid_slope, _WIDE),
     # x Φ(x), Φ the normal distribution; PyTorch's default and that of Hendrycks & Gimpel 2016
     "gelu": Curve(
@@ -129,5 +151,5 @@ CURVES: dict[str, Curve] = {
         _WIDE,
         rises=False,
     ),
-}
+})  # fmt: skip
 ACTIVATIONS = tuple(CURVES)

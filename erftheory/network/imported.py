@@ -68,12 +68,26 @@ class Scale(Layer):
         return Step(Kernel(one), one, one, still, still, kind="fixed", signed=sign)
 
 
+IDEALISED = "idealised: "  # how `ErrorBound.note` begins where theory idealises a model
+
+
+class Part(GraphNetwork):
+    """A part of a network that was read; `idealised` as for the whole."""
+
+    def __init__(self, graph: Graph, idealised: Iterable[str]):
+        super().__init__(graph)
+        object.__setattr__(self, "idealised", tuple(dict.fromkeys(idealised)))
+
+    idealised: tuple[str, ...]
+
+
 class ImportedNetwork(GraphNetwork):
     """A network read from a model.
 
     Attributes:
       outputs: names of the model's outputs; the network itself ends at the last one.
       notes: what the reading had to decide, a line each (global paths, products of branches, …).
+      idealised: those of them for which the network's gains are not quite the model's.
     """
 
     def __init__(
@@ -85,6 +99,7 @@ class ImportedNetwork(GraphNetwork):
         notes: Iterable[str] = (),
         weights: Mapping[int, tuple[Callable[[], Any], int]] | None = None,
         scales: Mapping[int, tuple[Callable[[], float | None], bool]] | None = None,
+        ideal: Iterable[tuple[int, str]] = (),
     ):
         builder = Builder(ndim)
         builder.nodes = list(nodes)
@@ -95,11 +110,24 @@ class ImportedNetwork(GraphNetwork):
         object.__setattr__(self, "_ends", outputs)
         object.__setattr__(self, "_weights", dict(weights or {}))
         object.__setattr__(self, "_scales", dict(scales or {}))
+        object.__setattr__(self, "_ideal", tuple(ideal))
         object.__setattr__(self, "outputs", tuple(outputs))
+        object.__setattr__(self, "idealised", self._idealised(last))
         object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
 
     outputs: tuple[str, ...]
     notes: tuple[str, ...]
+    idealised: tuple[str, ...]
+
+    def _idealised(self, last: int) -> tuple[str, ...]:
+        """What was idealised on the way to a node."""
+        needed, nodes = {last}, self._builder.nodes  # type: ignore[attr-defined]
+        for i in range(last, -1, -1):
+            if i in needed:
+                needed.update(nodes[i].inputs)
+        found = (text for i, text in self._ideal  # type: ignore[attr-defined]
+                 if i in needed and i < last)  # fmt: skip
+        return tuple(dict.fromkeys(found))
 
     def weighted(self) -> ImportedNetwork:
         """The network with the model's own weights in its convolutions and dense layers.
@@ -155,14 +183,15 @@ class ImportedNetwork(GraphNetwork):
             {k: place[i] for k, i in self._marks.items()},  # type: ignore[attr-defined]
             {place[i]: own for i, own in known.items()},
         )
-        return ImportedNetwork(self.ndim, nodes, ends, marks, self.notes, known)
+        ideal = [(place[i], text) for i, text in self._ideal]  # type: ignore[attr-defined]
+        return ImportedNetwork(self.ndim, nodes, ends, marks, self.notes, known, None, ideal)
 
     def find(self, endpoint: str) -> Network | None:
         node = self._marks.get(endpoint)  # type: ignore[attr-defined]
         if node is None:
             return None
         graph: Graph = self._builder.finish(node)  # type: ignore[attr-defined]
-        return GraphNetwork(graph)
+        return Part(graph, self._idealised(node))
 
     def endpoints(self) -> tuple[str, ...]:
         return tuple(self._marks)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from erftheory.network import arguments as arg
-from erftheory.network.activations import ACTIVATIONS
+from erftheory.network.activations import ACTIVATIONS, LEAKY, leaky
 from erftheory.network.arguments import Number, Padding
 from erftheory.network.base import Network
 from erftheory.network.kernel import Kernel
@@ -438,14 +438,23 @@ def _hat(factor: int, align_corners: bool) -> list[Fraction]:
 class Activation(Layer):
     """A pointwise nonlinearity, by the name of its curve in `network.activations`.
 
-    linear, relu, leaky_relu (slope 0.01), abs, tanh, sigmoid, silu; "gelu" is x·Φ(x), as in
+    linear, relu, leaky_relu (`slope` below 0; None is 0.01), abs, elu, tanh, sigmoid, silu; "gelu" is x·Φ(x), as in
     PyTorch, and "gelu_tanh" its approximation by tanh, JAX's default.
     """
 
     name: str
+    slope: Number | None = None
 
     def __post_init__(self) -> None:
         arg.one_of("name", self.name, ACTIVATIONS)
+        if self.slope is not None:
+            arg.one_of("name", self.name, (LEAKY,))
+            object.__setattr__(self, "slope", arg.number("slope", self.slope))
+
+    @property
+    def curve(self) -> str:
+        """The key of its curve."""
+        return self.name if self.slope is None else leaky(self.slope)
 
 
 @dataclass(frozen=True, repr=False)

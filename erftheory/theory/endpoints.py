@@ -35,6 +35,7 @@ class Between(GraphNetwork):
 
     whole: Graph
     kept: tuple[int, ...]
+    idealised: tuple[str, ...] | None = None  # as of the whole, where that was read
     unrolled: Callable[[], Between]
 
     def gains(self, signal: str, init: Init) -> Gains:
@@ -43,6 +44,7 @@ class Between(GraphNetwork):
         gains = Gains()
         for new, old in enumerate(self.kept):
             gains.channels.append(found.channels[old])
+            gains.powers.append(found.powers[old])
             inputs = [i for i in self.whole.nodes[old].inputs]
             moved, count = {}, 0
             for position, before in enumerate(inputs):
@@ -94,11 +96,15 @@ def between(network: Network, source: str | None = None, output: str | None = No
     if source is None:
         return last
     _until(network, "source", source)
+    start = None
     if not repeats_fixed(last.graph):
         start = _locate(last.graph, network, source, False)
-        if start is not None:
-            return _cut(last.graph, start, lambda: _deep(last.graph, network, source, output))
-    return _deep(last.graph, network, source, output)
+    if start is None:
+        found = _deep(last.graph, network, source, output)
+    else:
+        found = _cut(last.graph, start, lambda: _deep(last.graph, network, source, output))
+    object.__setattr__(found, "idealised", getattr(last, "idealised", None))
+    return found
 
 
 def _until(network: Network, argument: str, name: str) -> Network:

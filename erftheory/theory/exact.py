@@ -21,6 +21,7 @@ from erftheory.theory.convolution import EPS, PLAIN, bound, deepest, log_convolv
 from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
+from erftheory.theory.idealised import idealised, marked
 from erftheory.theory.interval import extent, receptive_field
 from erftheory.theory.lattices import LatticeAlgebra
 from erftheory.theory.marginal import Marginal
@@ -101,7 +102,9 @@ def exact(
     network = between(network, source, output)
     walk = prepare(network, signal, init)
     reading = _Signed if walk.signed or walk.restricted else _Positive
-    return reading(network, walk, signal, unit, method, window).erf()
+    made = reading(network, walk, signal, unit, method, window)
+    made.why = idealised(network, signal, init)
+    return made.erf()
 
 
 class _LazyField:
@@ -117,7 +120,10 @@ class _LazyField:
 
 
 class _Reading(ABC):
-    """One call of `exact`: the walk, the unit, and the window `offset`, `shape`."""
+    """One call of `exact`: the walk, the unit, and the window `offset`, `shape`; `why` the model
+    is idealised."""
+
+    why = ""
 
     def __init__(self, network: Network, walk: Walk, signal: str, unit, method: str, window: Any):
         self.network, self.walk, self.signal, self.method = network, walk, signal, method
@@ -145,6 +151,7 @@ class _Reading(ABC):
             error = ErrorBound("approximation", math.inf, MIXED, error.outside)
         if self.walk.correlated:
             error = ErrorBound("approximation", math.inf, CORRELATED, error.outside)
+        error = marked(error, self.why)
         return ERF(
             offset=self.offset,
             signal=self.signal,  # pyright: ignore[reportArgumentType]

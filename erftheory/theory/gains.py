@@ -26,6 +26,13 @@ class Link(NamedTuple):
     gain: Weight
 
 
+class Power(NamedTuple):
+    """Of a unit of a group: E x², and the mean over channels of (E x)²."""
+
+    second: float
+    level: float
+
+
 @dataclass
 class Gains:
     """Channel counts of the groups of every node, and the links of every node.
@@ -34,11 +41,13 @@ class Gains:
       channels: for each node, the number of channels of its groups.
       links: for each node, its links.
       runs: for a `Loop` node, its iterations as (count, gains inside), output first.
+      powers: for each node, what its groups' units have; empty if no forward pass was made.
       gates: for an activation, its name and the laws of the groups that it reads.
     """
 
     channels: list[tuple[int, ...]] = field(default_factory=list)
     links: list[tuple[Link, ...]] = field(default_factory=list)
+    powers: list[tuple[Power, ...]] = field(default_factory=list)
     runs: dict[int, list[tuple[int, Gains]]] = field(default_factory=dict)
     gates: dict[int, tuple[str, tuple]] = field(default_factory=dict)
 

@@ -26,6 +26,7 @@ from erftheory.theory.endpoints import between
 from erftheory.theory.fixed import CORRELATED
 from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import Flat, flatten
+from erftheory.theory.idealised import idealised, marked
 from erftheory.theory.interval import receptive_field
 from erftheory.theory.pulling import Signal, Unreached, pull
 from erftheory.theory.walk import SIGNALS
@@ -97,10 +98,14 @@ class _Grid:
         self.init = check_init(init, counting=True)
         self.mode = one_of("padding_mode", mode, tuple(layers.PADDING))
         self.root = signal == "magnitude"
+        self.why = idealised(network, signal, init)
         self.kind = "variance" if self.root else signal
         ndim = network.ndim
         self.image = _image(image, ndim)
-        self.flat = flatten(network, self.image, self.kind, init, mode)
+        try:
+            self.flat = flatten(network, self.image, self.kind, init, mode)
+        except MemoryError:
+            raise self._too_large() from None
         if self.kind == "variance" and any(
             node.step is not None and node.step.kind == "random" and node.step.kernel.signed
             for node in self.flat.nodes
@@ -134,9 +139,12 @@ class _Grid:
             self._ask_for_memory()
             yield from self._erfs(units)
         except MemoryError:
-            raise ValueError(
-                f"image: got {self.image}, whose maps do not fit in memory; takes a smaller image"
-            ) from None
+            raise self._too_large() from None
+
+    def _too_large(self) -> ValueError:
+        return ValueError(
+            f"image: got {self.image}, whose maps do not fit in memory; takes a smaller image"
+        )
 
     def _ask_for_memory(self) -> None:
         """Raises MemoryError for images beyond all reach, before anything of them is filled."""
@@ -173,6 +181,7 @@ class _Grid:
             error = ErrorBound("approximation", math.inf, f"{ALIGNED}, read as on the plane")
         elif own_rims(self.network.graph) and (lost is None or abs(lost) > 1e-9):
             error = ErrorBound("approximation", math.inf, RIMS)
+        error = marked(error, self.why)
         if total <= 0 and not self.flat.signed:
             raise Unreached(f"unit: got {unit}, which no input reaches; takes a connected unit")
         if self.root:
@@ -225,6 +234,7 @@ class _Grid:
             return [None] * len(units)
         torus = ring_of(graph, self.flat)
         flat = flatten(self.network, torus, self.kind, self.init, layers.TORUS)
+        flat.divide(self.flat.rims)
         phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
         chosen = sorted(set(phases.values()))
         found = pull(flat, chosen)

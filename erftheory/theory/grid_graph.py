@@ -15,14 +15,16 @@ from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, Dropout, GlobalAvgPool, Layer, MaxPool, Step
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.branches import fixed_layers, meets
-from erftheory.theory.gains import Gains, Link, structural_gains
+from erftheory.theory.gains import Gains, Link, Power, structural_gains
 from erftheory.theory.grid_lags import STILL, GridEdge, ImageLags, folds
 from erftheory.theory.grid_layers import Shape, Terms
 from erftheory.theory.lags import Moments, second_moments
 from erftheory.theory.masses import plain, product
 from erftheory.theory.prepare import gains_of, written_out
+from erftheory.theory.rims import shares
 from erftheory.theory.slopes import mask_gate, slope_gate
 from erftheory.theory.walk import Gate, Port
+from erftheory.theory.weights import to_float
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class FlatNode:
     before: Shape
     shape: Shape
     gates: tuple[str, tuple] | None = None
+    powers: tuple[Power, ...] = ()
 
     @property
     def spatial(self) -> bool:
@@ -53,9 +56,23 @@ class Flat:
     nodes: list[FlatNode] = field(default_factory=list)
     made: dict[Any, Terms] = field(default_factory=dict)
 
+    # by norm and group, the variance on this image over that of the plane
+    rims: dict[tuple[int, int], float] = field(default_factory=dict)
+
     @property
     def shape(self) -> Shape:
         return self.nodes[-1].shape
+
+    def divide(self, rims: dict[tuple[int, int], float]) -> None:
+        """Norms divide by what this image has in place of the plane."""
+        for index in dict.fromkeys(i for i, _ in rims):
+            node = self.nodes[index]
+            power = 1.0 if self.kind == "variance" else 0.5
+            links = tuple(
+                k._replace(gain=to_float(k.gain) / rims.get((index, k.target), 1.0) ** power)
+                for k in node.links
+            )
+            self.nodes[index] = replace(node, links=links)
 
     @property
     def outputs(self) -> list[Port]:
@@ -145,8 +162,14 @@ def flatten(network: Network, image: Shape, kind: str, init: Init | None, mode: 
     known = gains_of(network, kind, init) if meets(graph) or correlates else None
     gains = structural_gains(graph, kind) if known is None else known
     flat = Flat(graph.ndim, kind, mode)
-    flat.nodes.append(FlatNode(Input(), None, (), (), gains.channels[0], image, image))
+    powers = gains.powers[0] if gains.powers else ()
+    flat.nodes.append(
+        FlatNode(Input(), None, (), (), gains.channels[0], image, image, None, powers)
+    )
     _write(flat, graph, gains, 0, image)
+    if known is not None and mode != layers.TORUS:
+        flat.rims = shares(flat)
+        flat.divide(flat.rims)
     return flat
 
 
@@ -190,7 +213,9 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
                 )
         links, channels = gains.links[index], gains.channels[index]
         gates = gains.gates.get(index)
-        flat.nodes.append(FlatNode(op, step, inputs, links, channels, before, after, gates))
+        powers = gains.powers[index] if gains.powers else ()
+        made = FlatNode(op, step, inputs, links, channels, before, after, gates, powers)
+        flat.nodes.append(made)
         place.append(len(flat.nodes) - 1)
     return place[-1]
 
@@ -225,8 +250,11 @@ def _bridge(flat: Flat, source: int, channels: tuple[int, ...]) -> int:
 
 
 def _joint(flat: Flat, source: int, links: tuple[Link, ...], channels: tuple[int, ...]) -> int:
-    shape = flat.nodes[source].shape
-    flat.nodes.append(FlatNode(None, None, (source,), links, channels, shape, shape))
+    shape, powers = flat.nodes[source].shape, flat.nodes[source].powers
+    if len(powers) != len(channels):
+        powers = powers[:1] * len(channels)
+    made = FlatNode(None, None, (source,), links, channels, shape, shape, None, powers)
+    flat.nodes.append(made)
     return len(flat.nodes) - 1
 
 

@@ -108,7 +108,7 @@ def _axis(
         size = n // stride if mode == TORUS else (n + before + after - span - 1) // stride + 1
         at = stride * np.arange(size)[:, None] + dilation * np.arange(len(taps)) - before
         column = np.broadcast_to(np.arange(size)[:, None], at.shape)
-        row = at % n if mode == TORUS else _fold(n, before, after, mode)[at + max(before, 0)]
+        row = at % n if mode == TORUS else folded(n, before, after, mode)[at + max(before, 0)]
         inside = row >= 0
     weights = np.broadcast_to(np.array(taps), at.shape)
     if counted:
@@ -118,7 +118,7 @@ def _axis(
     return sparse.csr_array(entries, shape=(n, size))
 
 
-def _fold(n: int, before: int, after: int, mode: str) -> np.ndarray:
+def folded(n: int, before: int, after: int, mode: str) -> np.ndarray:
     """The image's pixel at each place of the padded image (negative pads crop), −1 for zero."""
     options = {"constant_values": -1} if mode == "zeros" else {}
     kind: Any = PADDING[mode]

@@ -162,7 +162,7 @@ class _Lowering:
             return mask_gate(op.rate)
         if not isinstance(op, Activation) or op.name == "linear":
             return None
-        name, laws = self.gains.gates.get(index, (op.name, ()))
+        name, laws = self.gains.gates.get(index, (op.curve, ()))
         return slope_gate(laws[link.source], name) if laws else Gate(exact=False)
 
     def _repeated(

@@ -39,7 +39,7 @@ from erftheory.network.layers import (
 from erftheory.theory import distribution as dist
 from erftheory.theory.branches import meeting
 from erftheory.theory.distribution import Group, Law
-from erftheory.theory.gains import Gains, Link
+from erftheory.theory.gains import Gains, Link, Power
 from erftheory.theory.lowering import through
 from erftheory.theory.masses import alike, balance, extrapolate, mean, plain, product, same
 from erftheory.theory.norms import normed
@@ -118,6 +118,7 @@ class _Step(NamedTuple):
     channels: tuple[int, ...]
     links: list[tuple[Link, ...]]
     flows: list[Flow]
+    powers: tuple[Power, ...]
 
 
 @dataclass
@@ -195,7 +196,7 @@ class _Pass:
                 if isinstance(node.op, Activation) and any(law.view for _, law in inputs[0]):
                     readers = sum(other.inputs.count(before) for other in graph.nodes)
                     pieces = parts if readers == 1 else {}
-                    rows = correlated(node.op.name, before, inputs[0], step.rows, pieces, listed)
+                    rows = correlated(node.op.curve, before, inputs[0], step.rows, pieces, listed)
                     if rows != step.rows:
                         step = self._step(inputs, step.output, rows)
                     if any(changed == before for changed, _ in pieces):
@@ -205,11 +206,12 @@ class _Pass:
                         )
             if isinstance(node.op, Activation):
                 for gains in listed:
-                    gains.gates[index] = node.op.name, tuple(law for _, law in inputs[0])
+                    gains.gates[index] = node.op.curve, tuple(law for _, law in inputs[0])
             states.append(step.output)
             for gains, links in zip(listed, step.links):
                 gains.channels.append(step.channels)
                 gains.links.append(links)
+                gains.powers.append(step.powers)
             if index:
                 reaches.append(arrived(index, step.flows))
         return _Run(listed, states[-1], reaches[-1])
@@ -220,7 +222,8 @@ class _Pass:
             for place in range(1 + self.amplitude)
         ]
         flows = flow(links[0], inputs, output)
-        return _Step(output, rows, tuple(c for c, _ in output), links, flows)
+        powers = tuple(Power(to_float(law.second), to_float(law.level)) for _, law in output)
+        return _Step(output, rows, tuple(c for c, _ in output), links, flows, powers)
 
     def _single(self, graph: Graph, index: int, groups: list[Group], out: int) -> _Step:
         """A layer of one input. In a loop the first layers alone read new laws each time."""
@@ -244,7 +247,7 @@ class _Pass:
         self, op: Conv | ConvTranspose, name: str, ndim: int, groups: list[Group], out: int
     ) -> tuple[list[Group], list]:
         width = sum(c for c, _ in groups)
-        depthwise, forward, gain, bias = _filter(op, ndim, width, out, self.init)
+        depthwise, forward, gain, bias, held = _filter(op, ndim, width, out, self.init)
         if depthwise and out % width:
             raise ValueError(
                 f"{name or 'channels'}: got {out} channels; a depthwise convolution of {width} "
@@ -254,13 +257,13 @@ class _Pass:
         if depthwise:
             times = out // width
             laws = [
-                dist.gaussian(forward * law.second + bias, forward * law.level + bias)
+                dist.gaussian(forward * law.second + bias, held * law.level + bias)
                 for _, law in groups
             ]
             return [(c * times, law) for (c, _), law in zip(groups, laws)], rows
         second = mean([(c, law.second) for c, law in groups])
         level = mean([(c, law.level) for c, law in groups])
-        law = dist.gaussian(forward * second + bias, forward * level + bias)
+        law = dist.gaussian(forward * second + bias, held * level + bias)
         return [(out, law)], rows
 
     def _sum(
@@ -360,22 +363,28 @@ class _Pass:
 @lru_cache(maxsize=1024)
 def _filter(
     op: Conv | ConvTranspose, ndim: int, width: int, out: int, init: Init
-) -> tuple[bool, Weight, tuple[Weight, Weight], Weight]:
+) -> tuple[bool, Weight, tuple[Weight, Weight], Weight, Weight]:
     """Whether a convolution keeps channels apart; its gain forward; its gain backward, and root;
-    the variance of its biases, which a channel has for its mean."""
+    the variance of its biases, which a channel has for its mean; what it makes of squared means.
+
+    A transposed convolution has taps of their own for each phase, so that a channel's mean over
+    its pixels is a mean of independent ones.
+    """
     step = op.step(ndim)
     spread = math.prod(step.stride) if step.up else 1
     depthwise = op.groups == "depthwise" or (op.groups == width > 1)
     if op.weights is not None:
         backward, signed = float(op.weights.power.mass), op.weights.signed.scale
-        return depthwise, op.weights.forward / spread, (backward, float(signed)), 0
+        forward = op.weights.forward / spread
+        return depthwise, forward, (backward, float(signed)), 0, forward / spread
     taps = math.prod(step.kernel.shape)
     groups = width if depthwise else int(op.groups)
     inward, outward = Fraction(width, groups), Fraction(out, groups)
     fans = init, inward, outward, taps, step.up
     variance, bias = weight_variance(*fans), bias_variance(*fans)
     backward = variance * outward * taps
-    return depthwise, variance * inward * taps / spread, (backward, root(backward)), bias
+    forward = variance * inward * taps / spread
+    return depthwise, forward, (backward, root(backward)), bias, forward / spread
 
 
 def _rearranged(

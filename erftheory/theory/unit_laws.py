@@ -41,8 +41,8 @@ class Passed(NamedTuple):
 
 
 def _activation(op: Activation, ndim: int, law: Law) -> Passed:
-    out, gain = dist.activated(law, op.name)
-    return Passed(behind(law, op.name, out), gain)
+    out, gain = dist.activated(law, op.curve)
+    return Passed(behind(law, op.curve, out), gain)
 
 
 def _batch_norm(op: BatchNorm | InstanceNorm, ndim: int, law: Law) -> Passed:

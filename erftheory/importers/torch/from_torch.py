@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from erftheory.importers.assemble import Assembler
-from erftheory.importers.ends import asked, check_maps, readable
+from erftheory.importers.ends import asked, check_maps, placed, readable
 from erftheory.importers.image import first_window, image_signal
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused
@@ -99,10 +99,10 @@ def _network(made: Any, values: Mapping[str, Any]) -> ImportedNetwork:
         raise ValueError("module: got outputs that do not depend on the image; takes a network")
     note_unused(assembler, made.rules, made.used)
     assembler.note_folded()
-    marks = {k: n for k, n in made.marks.items() if n > 0}
+    marks = placed(assembler, made.marks)
     return ImportedNetwork(
         assembler.ndim, assembler.nodes, outputs, marks, assembler.notes, assembler.weights,
-        assembler.scales,
+        assembler.scales, assembler.ideal,
     )  # fmt: skip
 
 

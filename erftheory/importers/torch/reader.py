@@ -36,7 +36,7 @@ class Reader:
         self.program, self.assembler, self.rules = program, assembler, rules
         self.search, self.wanted = search, wanted
         self.env: dict[Any, Any] = {}
-        self.marks: dict[str, int] = {}
+        self.marks: dict[str, Signal] = {}
         self.used: set[str] = set()
         self.modules: set[str] = set()
         self.results: list[Any] = []
@@ -82,7 +82,7 @@ class Reader:
             value = self.env[node] = self._node(node, places)
             for mark in (*places, node.name):
                 if isinstance(value, Signal):
-                    self.marks[mark] = value.node
+                    self.marks[mark] = value
                 elif pixels(value):
                     self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
             self.assembler.scope = outer

@@ -51,14 +51,13 @@ LINEAR = frozenset((
     "view_as_real", "real", "positive", "float", "requires_grad", "bernoulli",
 ))  # fmt: skip
 CURVES = {
-    "relu": "relu", "relu6": "relu", "leaky_relu": "leaky_relu", "prelu": "leaky_relu",
-    "rrelu": "leaky_relu", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "abs": "abs",
+    "relu": "relu", "relu6": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "abs": "abs",
     "erf": "erf", "erfc": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "hardswish": "silu",
     "hardsigmoid": "sigmoid", "special_expit": "sigmoid",
 }  # fmt: skip
 NEARLY = ("hardswish", "hardsigmoid")
 OTHER = frozenset((
-    "elu", "selu", "celu", "softplus", "softsign", "mish", "threshold", "exp", "exp2", "expm1",
+    "selu", "celu", "softplus", "softsign", "mish", "threshold", "exp", "exp2", "expm1",
     "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
     "asinh", "acosh", "atanh", "floor", "ceil", "round", "trunc", "frac", "sign", "sgn", "square",
     "logical_not", "bitwise_not", "isnan", "isinf", "isfinite", "softshrink", "hardshrink",
@@ -97,7 +96,7 @@ def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: di
         return make.pointwise(first, "linear")
     if name in CURVES:
         if name in NEARLY:
-            make.note(f"{name} taken as {CURVES[name]}")
+            make.note(f"{name} taken as {CURVES[name]}", first)
         return make.pointwise(first, CURVES[name])
     if name in OTHER:
         return make.pointwise(first, "other")
@@ -173,6 +172,18 @@ def _clamped(make, out, x, low=None, high=None):
     if low is None and isinstance(x, Signal) and x.tag == "relu":
         return x
     return make.pointwise(x, "relu" if low == 0 else "other")
+
+
+def _leaky(make, out, x, slope=0.01):
+    return make.leaky(x, slope)
+
+
+def _elu(make, out, x, alpha=1, scale=1, input_scale=1):
+    return make.pointwise(x, "elu" if alpha == scale == input_scale == 1 else "other")
+
+
+def _random_leaky(make, out, x, low=1 / 8, high=1 / 3, *more):
+    return make.leaky(x, (low + high) / 2)  # in evaluation mode
 
 
 def _gelu(make, out, x, *, approximate="none"):
@@ -348,6 +359,8 @@ RULES: dict[str, Callable] = {
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped,
     "clamp_max": lambda make, out, x, high: _clamped(make, out, x, None, high),
     "hardtanh": lambda make, out, x, low=-1, high=1: _clamped(make, out, x, low, high),
+    "leaky_relu": _leaky, "prelu": _leaky, "rrelu": _random_leaky,
+    "elu": _elu,
     "gelu": _gelu, "glu": _gated, "where": _where, "masked_fill": _masked,
     "softmax": _softmax, "_softmax": _softmax, "log_softmax": _softmax, "_log_softmax": _softmax,
     "softmin": _softmax, "cumsum": _along, "cumprod": _along, "sort": _along, "argsort": _along,
