@@ -7,8 +7,9 @@
 Every network below, at its own width, is drawn with independent Gaussian weights, executed on an
 image of independent normal pixels and differentiated from its central unit; `exact` says on the
 same image what E g² should be. Shown is predicted std / sampled std, with one standard error over
-nets (jackknife). The models of `--models` are executed by PyTorch (torch_models.py says how). Batch norms use the statistics of the image as constants ("frozen"), the limit of
-large batches that the theory takes.
+nets (jackknife). The models of `--models` are executed by PyTorch (torch_models.py says how). Batch
+norms use the statistics of the image as constants ("frozen"), the limit of large batches that the
+theory takes.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, (0.55 if len(rows) < 12 else 0.22) * len(rows) + 1.6), layout="constrained")
+    height = 0.55 if len(rows) < 12 else 0.22
+    figure = Figure(figsize=(7, height * len(rows) + 1.6), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     y = np.arange(len(rows))[::-1]

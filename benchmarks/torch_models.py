@@ -6,9 +6,9 @@ what image it runs and at which module it is cut. Models whose package is missin
 Conventions, the same on both sides: every weight of a convolution or dense layer is normal of
 variance 2/fan_in, biases are 0, norms scale by 1 and shift by 0, pixels are independent N(0, 1).
 The fan-in of a transposed convolution is input channels times taps, as `init="he"` of the package
-has it; `SPREAD` divides it by the product of its strides, which is what one output reads. Batch norms take the statistics of one normal batch after
-each draw and are in evaluation mode; other norms compute theirs from the image, and gradients pass
-through them ("live") unless `frozen`.
+has it; `SPREAD` divides it by the product of its strides, which is what one output reads. Batch
+norms take the statistics of one normal batch after each draw and are in evaluation mode; other
+norms compute theirs from the image, and gradients pass through them unless they are `held`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.ends import placed
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
+from erftheory.importers.ends import placed
 from erftheory.importers.jaxpr import Reader, SpatialAxes
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused

@@ -438,8 +438,8 @@ def _hat(factor: int, align_corners: bool) -> list[Fraction]:
 class Activation(Layer):
     """A pointwise nonlinearity, by the name of its curve in `network.activations`.
 
-    linear, relu, leaky_relu (`slope` below 0; None is 0.01), abs, elu, tanh, sigmoid, silu; "gelu" is x·Φ(x), as in
-    PyTorch, and "gelu_tanh" its approximation by tanh, JAX's default.
+    linear, relu, leaky_relu (`slope` below 0; None is 0.01), abs, elu, tanh, sigmoid, silu; "gelu"
+    is x·Φ(x), as in PyTorch, and "gelu_tanh" its approximation by tanh, JAX's default.
     """
 
     name: str

@@ -176,7 +176,10 @@ def _reads(step: Any, axis: int, n: int, size: int, mode: str) -> np.ndarray:
         return found
     at = stride * np.arange(size) + step.dilation[axis] * taps - step.before[axis]
     before, after = step.before[axis], step.after[axis]
-    place = at % n if mode == layers.TORUS else layers.folded(n, before, after, mode)[at + max(before, 0)]
+    if mode == layers.TORUS:
+        place = at % n
+    else:
+        place = layers.folded(n, before, after, mode)[at + max(before, 0)]
     tap = np.broadcast_to(taps, at.shape)
     np.add.at(found, (tap[place >= 0], place[place >= 0]), 1 / size)
     return found

@@ -51,8 +51,9 @@ LINEAR = frozenset((
     "view_as_real", "real", "positive", "float", "requires_grad", "bernoulli",
 ))  # fmt: skip
 CURVES = {
-    "relu": "relu", "relu6": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu", "abs": "abs",
-    "erf": "erf", "erfc": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "hardswish": "silu",
+    "relu": "relu", "relu6": "relu", "sigmoid": "sigmoid", "tanh": "tanh", "silu": "silu",
+    "abs": "abs", "erf": "erf", "erfc": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt",
+    "hardswish": "silu",
     "hardsigmoid": "sigmoid", "special_expit": "sigmoid",
 }  # fmt: skip
 NEARLY = ("hardswish", "hardsigmoid")
