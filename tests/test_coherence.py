@@ -16,6 +16,7 @@ from erftheory import (
     Conv,
     MaxPool,
     Residual,
+    Upsample,
     cumulants,
     exact,
     moments,
@@ -181,3 +182,31 @@ def test_a_part_of_a_network_has_one_answer():
     assert berry_esseen(part) is not None
     layers = advise(part, 20).layers
     assert layers[0].erf == (0.0,) and 0 < layers[-1].erf[0] < 4.97 * variance**0.5
+
+
+def test_a_feature_pyramid_is_its_levels():
+    """Coarse maps are up-sampled and added to finer ones: correlated gradients of several ports."""
+    from covariance import judge
+
+    builder = Builder(1)
+
+    def add(network, source):
+        return network.lower(builder, source, "")
+
+    c1 = add(Conv(3, 2, channels=2), 0)
+    c2 = add(Conv(3, 2, channels=2), c1)
+    lateral = [add(Conv(1, channels=2), c) for c in (c1, c2)]
+    top = builder.add(Sum(), (lateral[0], add(Upsample(2, "bilinear"), lateral[1])))
+    pyramid = GraphNetwork(builder.finish(add(Conv(3, channels=1), top)))
+    # the same as a description that the referee can read
+    deeper = Chain(Conv(3, 2, channels=2), Conv(1, channels=2), Upsample(2, "bilinear"))
+    net = Chain(Conv(3, 2, channels=2), Branches(Conv(1, channels=2), deeper, merge="sum"),
+                Conv(3, channels=1), ndim=1)  # fmt: skip
+    for image in (None, 16):
+        found = exact(pyramid, init="lecun", image=image)
+        assert found.map == pytest.approx(exact(net, init="lecun", image=image).map, rel=1e-12)
+        judged = judge(net, image=image, init="lecun")
+        mine = judged.over(found.offset, found.map.shape)
+        assert found.error.kind == "relative"
+        assert found.map == pytest.approx(mine / mine.sum(), abs=1e-13)
+        assert float(moments(pyramid, init="lecun").variance[0]) > 0

@@ -93,7 +93,8 @@ def _joined(parts: Sequence[tuple[float, Rim, Power]]) -> tuple[Rim, Power]:
     level = sum(count * power.level for count, _, power in parts)
     if len(parts) == 1 or second <= 0:
         return parts[0][1], parts[0][2]
-    map_ = sum(count * power.second / second * rim.power for count, rim, power in parts)
+    shares = [(count * power.second / second, rim.power) for count, rim, power in parts]
+    map_ = np.sum([share * own for share, own in shares], axis=0)
     mean, own = parts[0][1].mean, parts[0][1].level
     if level > 0:
         mean = np.sqrt(sum(n * power.level / level * rim.mean**2 for n, rim, power in parts))
