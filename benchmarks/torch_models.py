@@ -164,6 +164,7 @@ def _dyn(norm: str) -> dict[str, Any]:
 
 
 LIVE = "live statistics of norms: their gradient reaches the whole image"
+IDENTITIES = "gates along identities behind activations are correlated"
 SNAKE = "snake, a function without a gain, read as linear"
 MODELS: dict[str, Public] = {
     "alexnet": _tv("alexnet", "AlexNet", 160, "features.11"),
@@ -185,7 +186,7 @@ MODELS: dict[str, Public] = {
     "timm dla34": _timm("dla34", "DLA", 96, "level4"),
     "timm res2net50": _timm("res2net50_26w_4s", "Res2Net", 96, "layer2"),
     "timm cspdarknet53": _timm("cspdarknet53", "CSPNet", 96, "stages.2"),
-    "timm repvgg_a0": _timm("repvgg_a0", "RepVGG", 96, "stages.2"),
+    "timm repvgg_a0": _timm("repvgg_a0", "RepVGG", 96, "stages.2", IDENTITIES),
     "timm xception41": _timm("xception41", "Xception", 96, "blocks.3"),
     "timm resnet18d": _timm("resnet18d", "ResNet-D", 128, "layer3"),
     "timm convmixer": _timm("convmixer_768_32", "ConvMixer", 98, "blocks.5"),

@@ -73,7 +73,8 @@ def exact(
       image: pixels of a finite input, an int or one an axis; None is the unbounded plane. The map
         has the image's shape and offset 0, `metadata["unit"]` names the unit and
         `metadata["lost"]` is the share of the signal that the image's rim takes away
-        (docs/finite_images.md). Gains are those of the unbounded plane.
+        (docs/finite_images.md). Gains are those of the unbounded plane, but norms divide by the
+        deviations that maps have on the image.
       padding_mode: on an image, what convolutions and pools read in their paddings: "zeros",
         "reflect", "replicate" or "circular".
       source, output: names that `until` takes: the map of a unit of `output` over the pixels of

@@ -2,8 +2,8 @@
 
 The walk of the unbounded plane knows no sizes, so this pass stays on the graph: repetitions are
 written out, every node has a grid, and signals on ports (node, channel group) are pulled back by
-the matrices of `grid_layers` (pulling.py). Gains are those of the unbounded plane; the sum of a
-map is the share of that plane's signal that arrived.
+the matrices of `grid_layers` (pulling.py). Gains are those of the unbounded plane, and of norms
+those of the image (`rims`); the sum of a map is the share of that plane's signal that arrived.
 """
 
 from __future__ import annotations

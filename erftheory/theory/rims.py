@@ -5,25 +5,25 @@ reads 4 to 9 pixels of 9. A norm divides by the deviation over all pixels of its
 are much of it the pixels inside are larger than on the plane, and gradients that pass it are too.
 
 Carried forward for every channel group, each beside its value on the plane: `power`, a map of
-E x²; `mean`, a map of the size of channel means; and `level`, the square of a channel's mean over
-all pixels. Taps of a convolution are independent: its channel means are correlated from pixel to
-pixel as far as these read the same taps, so a mean over the map keeps Σ_a v_a (mean over what the
-tap a reads)².
+E x²; `mean`, a map of the size of channel means; and `level`, a map of their product with the
+channel's mean over all pixels (whose square is the mean of that map). Taps of a convolution are
+independent: its channel means are correlated from pixel to pixel as far as these read the same
+taps, so with r_a(p) what tap a reads at pixel p, `level` is Σ_a v_a r_a(p) · (mean of r_a).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from erftheory.network.graph import Concat, Sum
 from erftheory.network.layers import (
     Activation,
-    AvgPool,
     BatchNorm,
     Conv,
     ConvTranspose,
@@ -31,7 +31,6 @@ from erftheory.network.layers import (
     GroupNorm,
     InstanceNorm,
     LayerNorm,
-    MaxPool,
     RMSNorm,
 )
 from erftheory.theory import grid_layers as layers
@@ -47,7 +46,7 @@ class Rim:
 
     power: np.ndarray
     mean: np.ndarray
-    level: float
+    level: np.ndarray
 
 
 def shares(flat: Any) -> dict[tuple[int, int], float]:
@@ -62,7 +61,7 @@ def shares(flat: Any) -> dict[tuple[int, int], float]:
     for index, node in enumerate(flat.nodes):
         if not index:
             one = np.ones(node.shape)
-            states.append([Rim(one, one, 1.0) for _ in node.channels])
+            states.append([Rim(one, one, one) for _ in node.channels])
             continue
         inputs = [(states[i], flat.nodes[i]) for i in node.inputs]
         if isinstance(node.op, Concat):
@@ -110,37 +109,39 @@ def _normed(op: Any, rim: Rim, power: Power) -> tuple[Rim, float]:
     variance = second - level
     if variance <= 0:
         return rim, 1.0
-    share = max((second * float(rim.power.mean()) - level * rim.level) / variance, _LEAST)
+    middle = float(rim.level.mean())
+    share = max((second * float(rim.power.mean()) - level * middle) / variance, _LEAST)
     if math.isclose(share, 1, rel_tol=1e-12):
         share = 1.0
-    middle = float(rim.mean.mean())
-    taken = rim.level * (2 * rim.mean / middle - 1) if middle > 0 else 0.0
-    left = np.maximum(second * rim.power - level * taken, 0.0) / (variance * share)
-    return Rim(left, np.sqrt(left), float(np.sqrt(left).mean()) ** 2), share
+    taken = level * (2 * rim.level - middle)
+    left = np.maximum(second * rim.power - taken, 0.0) / (variance * share)
+    return _bent(left), share
+
+
+def _bent(power: np.ndarray) -> Rim:
+    """Behind a rectifier means are as large as deviations, and of one sign."""
+    mean = np.sqrt(power)
+    return Rim(power, mean, mean * mean.mean())
 
 
 def _behind(flat: Any, index: int, rim: Rim) -> Rim:
     node = flat.nodes[index]
     op = node.op
     if isinstance(op, Activation):
-        mean = np.sqrt(rim.power)
-        return rim if op.name == "linear" else Rim(rim.power, mean, float(mean.mean()) ** 2)
+        return rim if op.name == "linear" else _bent(rim.power)
     if isinstance(op, LayerNorm | RMSNorm):
         one = np.ones(node.shape)
-        return Rim(one, one, 1.0)
+        return Rim(one, one, one)
     if isinstance(op, GlobalAvgPool):
         one = np.ones(node.shape)
-        return Rim(one * rim.power.mean(), one * rim.mean.mean(), rim.level)
+        return Rim(one * rim.power.mean(), one * rim.mean.mean(), one * rim.level.mean())
     if node.step is None:
         return rim
     if isinstance(op, Conv | ConvTranspose):
         level = _level(node, rim.mean, flat.mode)
         return Rim(_pushed(flat, index, rim.power),
                    np.sqrt(_pushed(flat, index, rim.mean**2)), level)  # fmt: skip
-    moved = replace(rim, power=_pushed(flat, index, rim.power),
-                    mean=_pushed(flat, index, rim.mean))  # fmt: skip
-    inside = isinstance(op, MaxPool) or isinstance(op, AvgPool) and not op.count_include_pad
-    return moved if inside else replace(moved, level=float(moved.mean.mean()) ** 2)
+    return Rim(*(_pushed(flat, index, values) for values in (rim.power, rim.mean, rim.level)))
 
 
 def _pushed(flat: Any, index: int, values: np.ndarray) -> np.ndarray:
@@ -154,33 +155,36 @@ def _pushed(flat: Any, index: int, values: np.ndarray) -> np.ndarray:
     return np.abs(total)
 
 
-def _level(node: Any, mean: np.ndarray, mode: str) -> float:
-    """Σ_a v_a (mean over the map of what the tap a reads)², beside the plane."""
+def _level(node: Any, mean: np.ndarray, mode: str) -> np.ndarray:
+    """Σ_a v_a r_a(p) · (mean of r_a) at every pixel p, beside the plane."""
     step = node.step
-    for axis, n in enumerate(mean.shape):
-        reads = _reads(step, axis, n, node.shape[axis], mode)
-        mean = np.moveaxis(np.tensordot(reads, mean, (1, axis)), 0, axis)
+    axes = range(mean.ndim)
+    reads = [_reads(step, a, mean.shape[a], node.shape[a], mode) for a in axes]
     taps = np.abs(step.kernel.array().astype(float))
-    spread = math.prod(step.stride) if step.up else 1
-    whole = float((taps * mean**2).sum() / taps.sum())
+    total = np.zeros(node.shape)
+    for tap in np.ndindex(*step.kernel.shape):
+        if taps[tap]:
+            read = layers.pulled(mean[None], tuple(reads[a][tap[a]] for a in axes))[0]
+            total += taps[tap] * read.mean() * read
     # up-sampled, a tap is read by one of so many pixels
-    return whole * spread**2 if step.up else whole
+    return total / taps.sum() * (math.prod(step.stride) ** 2 if step.up else 1)
 
 
-def _reads(step: Any, axis: int, n: int, size: int, mode: str) -> np.ndarray:
-    """By tap, the share of the map's pixels that read each pixel of the input with it."""
-    taps, stride = np.arange(step.kernel.shape[axis])[:, None], step.stride[axis]
-    found = np.zeros((len(taps), n))
-    if step.up:
-        at = stride * np.arange(n) + step.dilation[axis] * taps - step.before[axis]
-        found[(at >= 0) & (at < size)] = 1 / size
-        return found
-    at = stride * np.arange(size) + step.dilation[axis] * taps - step.before[axis]
-    before, after = step.before[axis], step.after[axis]
-    if mode == layers.TORUS:
-        place = at % n
-    else:
-        place = layers.folded(n, before, after, mode)[at + max(before, 0)]
-    tap = np.broadcast_to(taps, at.shape)
-    np.add.at(found, (tap[place >= 0], place[place >= 0]), 1 / size)
+def _reads(step: Any, axis: int, n: int, size: int, mode: str) -> list[Any]:
+    """By tap, a matrix (pixels out, pixels in) of what it reads."""
+    found, before, after = [], step.before[axis], step.after[axis]
+    for tap in range(step.kernel.shape[axis]):
+        if step.up:
+            at = step.stride[axis] * np.arange(n) + step.dilation[axis] * tap - before
+            out, place = at, np.arange(n)
+            kept = (at >= 0) & (at < size)
+        else:
+            at = step.stride[axis] * np.arange(size) + step.dilation[axis] * tap - before
+            if mode == layers.TORUS:
+                place = at % n
+            else:
+                place = layers.folded(n, before, after, mode)[at + max(before, 0)]
+            out, kept = np.arange(size), place >= 0
+        entries = np.ones(int(kept.sum())), (out[kept], place[kept])
+        found.append(sparse.csr_array(entries, shape=(size, n)))
     return found
