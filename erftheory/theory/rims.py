@@ -97,7 +97,8 @@ def _joined(parts: Sequence[tuple[float, Rim, Power]]) -> tuple[Rim, Power]:
     mean, own = parts[0][1].mean, parts[0][1].level
     if level > 0:
         mean = np.sqrt(sum(n * power.level / level * rim.mean**2 for n, rim, power in parts))
-        own = sum(n * power.level / level * rim.level for n, rim, power in parts)
+        shares = [n * power.level / level * rim.level for n, rim, power in parts]
+        own = np.sum(shares, axis=0)
     return Rim(map_, mean, own), Power(second / total, level / total)
 
 
