@@ -164,6 +164,8 @@ def _dyn(norm: str) -> dict[str, Any]:
 
 
 LIVE = "live statistics of norms: their gradient reaches the whole image"
+ONE = "one input channel: a channel of the first layer reads 3 numbers"
+GATES = "products of gates, read as sums"
 IDENTITIES = "gates along identities behind activations are correlated"
 SNAKE = "snake, a function without a gain, read as linear"
 MODELS: dict[str, Public] = {
@@ -196,7 +198,7 @@ MODELS: dict[str, Public] = {
     "monai UNet, instance, plain": _unet(2, "instance", 0, LIVE),
     "monai UNet, instance, residual": _unet(2, "instance", 2, LIVE),
     "monai UNet 3-D": _unet(3, "batch", 2),
-    "monai UNet 1-D": _unet(1, "batch", 2),
+    "monai UNet 1-D": _unet(1, "batch", 2, ONE),
     "monai BasicUNet": _monai("BasicUNet", "MONAI BasicUNet", (1, 96, 96), spatial_dims=2,
                               features=(16, 16, 32, 64, 64, 16), norm="batch"),
     "monai DynUNet": _monai("DynUNet", "MONAI DynUNet", (1, 64, 64), **_dyn("BATCH")),
@@ -210,7 +212,7 @@ MODELS: dict[str, Public] = {
     "smp FPN": _smp("FPN", "SMP FPN", 96, cause=LIVE),
     "smp DeepLabV3+": _smp("DeepLabV3Plus", "DeepLab", 96, hold="global"),
     "Wav2Vec2 encoder": Public("transformers", "Wav2Vec2", _wav2vec, (1, 4000), cause=LIVE),
-    "VITS WaveNet": Public("transformers", "WaveNet", _WaveNet, (1, 256)),
+    "VITS WaveNet": Public("transformers", "WaveNet", _WaveNet, (1, 256), cause=GATES),
     "HiFi-GAN": Public("transformers", "HiFi-GAN", _hifi_gan, (16, 48)),
     "DAC encoder": Public("transformers", "DAC", _dac, (1, 2048),
                           cause=SNAKE),
