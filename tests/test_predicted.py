@@ -156,7 +156,8 @@ class Around(nn.Module):
 CONV = nn.Conv2d(4, 4, 3, padding=1, bias=False)
 IDEAL = {
     "chain": ([nn.BatchNorm2d(4), nn.ReLU(), CONV], ""),
-    "branches": ([Around(CONV)], "branches meet"),
+    "branches": ([Around(nn.Sequential(nn.ReLU(), CONV))], "branches meet"),
+    "linear branches": ([Around(CONV)], ""),
     "gelu": ([nn.GELU(), CONV], "smooth"),
     "pool": ([nn.ReLU(), nn.MaxPool2d(2), CONV], "pools"),
     "pool in front": ([nn.MaxPool2d(2), CONV], ""),

@@ -16,7 +16,7 @@ from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.imported import IDEALISED
 from erftheory.network.initialisation import Init
-from erftheory.network.layers import Activation, AvgPool, MaxPool
+from erftheory.network.layers import Activation, AvgPool, MaxPool, Norm
 from erftheory.theory.branches import meets
 
 MANY = "gains where branches meet are those of many channels"
@@ -40,8 +40,18 @@ def marked(error: ErrorBound, why: str) -> ErrorBound:
     return ErrorBound("approximation", math.inf, why, error.outside)
 
 
+def _bends(graph: Graph) -> bool:
+    """True if gains depend on the laws of units: activations, norms, largest pixels."""
+    return any(
+        _bends(node.op.graph) if isinstance(node.op, Loop)
+        else isinstance(node.op, Norm | MaxPool)
+        or isinstance(node.op, Activation) and node.op.name != "linear"
+        for node in graph.nodes
+    )  # fmt: skip
+
+
 def _of(graph: Graph) -> list[str]:
-    found = [MANY] if meets(graph) else []
+    found = [MANY] if meets(graph) and _bends(graph) else []
     bent: set[int] = set()  # nodes behind an activation, with no weights in between
     for index, node in enumerate(graph.nodes):
         op = node.op
