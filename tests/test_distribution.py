@@ -63,8 +63,10 @@ FUNCTIONS = {
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "silu": lambda x: x / (1 + math.exp(-x)),
     "gelu": lambda x: x * stats.norm.cdf(x),
+    "elu": lambda x: x if x > 0 else math.expm1(x),
     "gelu_tanh": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
 }
+SLOPES["elu"] = lambda x: 1.0 if x > 0 else math.exp(x)
 for _name in ("gelu", "gelu_tanh"):
     SLOPES[_name] = lambda x, f=FUNCTIONS[_name]: (f(x + 1e-5) - f(x - 1e-5)) / 2e-5
 

@@ -101,8 +101,9 @@ def test_gains_are_those_of_the_described_network():
 @pytest.mark.parametrize(
     ("curve", "name"),
     [
-        (jax.nn.relu, "relu"), (jax.nn.gelu, "gelu"), (jax.nn.silu, "silu"), (jnp.tanh, "tanh"),
-        (jax.nn.sigmoid, "sigmoid"), (jnp.abs, "abs"), (jax.nn.leaky_relu, "leaky_relu"),
+        (jax.nn.relu, "relu"), (jax.nn.gelu, "gelu_tanh"), (jax.nn.silu, "silu"),
+        (jnp.tanh, "tanh"), (jax.nn.sigmoid, "sigmoid"), (jnp.abs, "abs"),
+        (jax.nn.leaky_relu, "leaky_relu"),
         (lambda x: jax.nn.gelu(x, approximate=False), "gelu"), (jax.nn.relu6, "relu"),
         (lambda x: jnp.maximum(x, 0), "relu"), (lambda x: x * jax.nn.sigmoid(x), "silu"),
     ],
