@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
-from erftheory.importers.pointwise import GELU_TANH, KNOWN, refuse_partial
+from erftheory.importers.pointwise import KNOWN, refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -137,7 +137,7 @@ class Reader:
                 self.assembler.note(f"{name} taken as {NEARLY[name]}", signals[0])
             curve = NAMES.get(name) or NEARLY.get(name)
             if curve == "gelu" and _within(body, "tanh"):
-                curve = GELU_TANH
+                curve = "gelu_tanh"
             if curve == LEAKY:  # its slope is an argument, or stands in its body
                 given_ = [v for v in inputs if isinstance(v, Constant) and not v.shape]
                 return [self.assembler.leaky(signals[0], given_[0] if given_ else 0.01)]

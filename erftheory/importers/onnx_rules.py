@@ -13,7 +13,7 @@ from erftheory.importers import movement, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
 from erftheory.importers.onnx_norms import NORMS
-from erftheory.importers.pointwise import GELU_TANH, refuse_partial
+from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -66,7 +66,7 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
         if kind.startswith("Hard"):
             make.note(f"{kind} taken as {CURVES[kind]}", inputs[0])
         tanh = kind == "Gelu" and at.get("approximate") == "tanh"
-        return make.pointwise(inputs[0], GELU_TANH if tanh else CURVES[kind])
+        return make.pointwise(inputs[0], "gelu_tanh" if tanh else CURVES[kind])
     if kind == "LeakyRelu":
         return make.leaky(inputs[0], at.get("alpha", 0.01))
     if kind == "Elu":

@@ -37,7 +37,6 @@ from erftheory.network.activations import LEAKY, leaky
 from erftheory.network.graph import Input, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.layers import (
-    ACTIVATIONS,
     Activation,
     BatchNorm,
     GlobalAvgPool,
@@ -49,11 +48,8 @@ from erftheory.network.layers import (
 
 KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
-    "sigmoid": "sigmoid", "gelu": "gelu", "silu": "silu", "elu": "elu",
+    "sigmoid": "sigmoid", "gelu": "gelu", "gelu_tanh": "gelu_tanh", "silu": "silu", "elu": "elu",
 }  # fmt: skip
-# the form by tanh, where activations tell the two apart
-GELU_TANH = "gelu_tanh" if "gelu_tanh" in ACTIVATIONS else "gelu"
-KNOWN[GELU_TANH] = GELU_TANH
 PRELU = 0.25  # where PyTorch, Keras and Flax start its slope, or nearly so
 HOLD = ("none", "statistics", "global")
 # computes weights (out, in / groups, *kernel) when they are asked for; None if it cannot
@@ -367,7 +363,7 @@ def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
         other = a if b.tag == "stat" else b
         return other.tag if other.tag else "", other.scale
     if kind == "mul" and "" in tags:
-        for tag, found in (("sigmoid", "silu"), ("tanh", GELU_TANH), ("erf", "gelu")):
+        for tag, found in (("sigmoid", "silu"), ("tanh", "gelu_tanh"), ("erf", "gelu")):
             if tag in tags:
                 return found, scale
     if tags == {""} and kind in ("add", "sub"):

@@ -16,7 +16,7 @@ import numpy as np
 from erftheory.importers import onnx_rules, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_norms import layer_norm
-from erftheory.importers.pointwise import GELU_TANH, refuse_partial
+from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
     CHANNEL,
     Constant,
@@ -188,7 +188,7 @@ def _random_leaky(make, out, x, low=1 / 8, high=1 / 3, *more):
 
 
 def _gelu(make, out, x, *, approximate="none"):
-    return make.pointwise(x, GELU_TANH if approximate == "tanh" else "gelu")
+    return make.pointwise(x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
 def _gated(make, out, x, axis=-1):
