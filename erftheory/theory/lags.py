@@ -142,7 +142,7 @@ class _States:
                 continue
             found[state] = list(self._edges(state))
             waiting += [e.reader for e, _ in found[state] if e.reader not in found]
-            products += len(state) == 3
+            products += len(state) == 3 and any(state[2])  # pairs of ports at one pixel are few
             if products > MOST and any(self.limit or (1,)):
                 return None
         return self._alive(found)
