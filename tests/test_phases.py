@@ -46,8 +46,6 @@ EMPTY = {
 
 @pytest.mark.parametrize("net", [*NETWORKS.values(), *EMPTY.values()], ids=[*NETWORKS, *EMPTY])
 def test_phases_are_those_of_single_passes(net):
-    if net.graph.has_global:
-        pytest.skip("no end")
     walk, field = build(net, "gradient"), receptive_field(net)
     phases = list(itertools.product(*map(range, walk.phases)))
     assert len(field.phases) == len(phases)

@@ -116,6 +116,8 @@ FRACTIONS = {
     "groups": Chain(Conv(2, channels=4), Conv(3, channels=2, groups=2), Residual(THREE)),
     "depthwise": Residual(Chain(Conv(3, groups="depthwise"), Conv(1))),
 }  # fmt: skip
+# max pools end products of two pixels; every other map is exact and must say so
+NEARLY = {"a max pool of correlated gradients"}
 
 
 @pytest.mark.parametrize("init", ["he", "lecun", "xavier"])
@@ -125,8 +127,9 @@ def test_rational_readings_are_the_same_fractions(name, init):
     judged = judge(network, init=init, exact=True)
     assert not judged.doubts
     erf = exact(network, init=init)
-    if erf.error.kind == "approximation":
-        pytest.skip(f"says so: {erf.error.note}")
+    assert (erf.error.kind == "approximation") == (name in NEARLY)
+    if name in NEARLY:
+        return
     t = np.arange(len(judged.power)) + judged.offset[0]
     mean = (judged.map * t).sum()
     second, third, fourth = ((judged.map * (t - mean) ** r).sum() for r in (2, 3, 4))
@@ -145,8 +148,9 @@ def test_rational_networks_on_an_image(name):
     for unit in ((0,), (2,)):
         judged, plane = judge(network, 8, unit, exact=True), judge(network, None, unit, exact=True)
         erf = exact(network, image=8, unit=unit)
-        if erf.error.kind == "approximation":
-            pytest.skip(f"says so: {erf.error.note}")
+        assert (erf.error.kind == "approximation") == (name in NEARLY)
+        if name in NEARLY:
+            continue
         assert erf.map == pytest.approx(judged.map.astype(float), rel=1e-10, abs=DUST)
         assert erf.metadata["lost"] == pytest.approx(float(1 - judged.mass / plane.mass), abs=1e-12)
 

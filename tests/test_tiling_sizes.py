@@ -260,8 +260,6 @@ def some_units(shape):
 @pytest.mark.parametrize("signal", ["variance", "gradient"])
 def test_one_forward_pass_knows_what_each_map_has_lost(net, signal):
     """`lost` of `exact_units`, which pulls the map of every unit back."""
-    if net.graph.has_global:
-        pytest.skip("no plane")
     walk = build(net, "gradient")
     grid = tuple(max(1, j * p // f) for j, p, f in zip(walk.jump, walk.phases, walk.fine))
     n = next(n for n in range(14, 60) if all(Fitting([net.graph], grid).fits(n)))
