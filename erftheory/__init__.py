@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from erftheory.network.base import Network
 from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
+from erftheory.network.endless import GlobalAvgPool, Recurrent
 from erftheory.network.layers import (
     Activation,
     AvgPool,
@@ -15,7 +16,6 @@ from erftheory.network.layers import (
     Conv,
     ConvTranspose,
     Dropout,
-    GlobalAvgPool,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
@@ -92,6 +92,7 @@ __all__ = [
     "Named",
     "Network",
     "RMSNorm",
+    "Recurrent",
     "Repeat",
     "Residual",
     "Upsample",

@@ -69,7 +69,7 @@ def stride(layer: Any, ndim: int) -> tuple[int, ...]:
 def resized(layer: Any, axis: int, ndim: int, n: int) -> int:
     """Pixels of the output for n of the input."""
     if isinstance(layer, GlobalAvgPool):
-        return 1
+        return 1 if layer.along is None or axis in layer.along else n
     if not hasattr(layer, "kernel") and not isinstance(layer, Upsample):
         return n
     s = stride(layer, ndim)[axis]
@@ -228,9 +228,12 @@ def upsampling(layer: Upsample, place: Place) -> Pull:
 
 
 def global_mean(layer: GlobalAvgPool, place: Place) -> Pull:
-    count = pixels(place.inside)
-    matrix = place.zeros(1, count)
-    matrix[:] = place.number(Fraction(1, count))
+    share = Fraction(pixels(place.outside), pixels(place.inside))
+    matrix = place.zeros(pixels(place.outside), pixels(place.inside))
+    for i, read in enumerate(indices(place.inside)):
+        for o, out in enumerate(indices(place.outside)):
+            if all(b - a == 1 or p == q for (a, b), p, q in zip(place.outside, read, out)):
+                matrix[o, i] = place.number(share)
     return Pull(over_channels(matrix, place.entered))
 
 

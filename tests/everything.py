@@ -253,7 +253,8 @@ def case(c: Choices, ndims: Sequence[int] = (1, 1, 1, 2), end: bool = False) -> 
     if c.once_in(3):
         parts.insert(0, front(c, ndim, stated))
     if end:
-        parts.append(c.of([GlobalAvgPool(), Upsample(2, "bilinear", align_corners=True)]))
+        aligned = Upsample(2, "bilinear", align_corners=True)
+        parts.append(c.of([GlobalAvgPool(), GlobalAvgPool(ndim - 1), aligned]))
     return Case(
         network=Chain(*(p.named(f"p{i}") for i, p in enumerate(parts)), ndim=ndim),
         init=c.of(["he", "lecun", "xavier"]),

@@ -19,6 +19,7 @@ from erftheory.empirical import (
 from erftheory.empirical.cone import canvas
 from erftheory.empirical.plan import plan
 from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.layers import (
     Activation,
     AvgPool,
@@ -26,7 +27,6 @@ from erftheory.network.layers import (
     Conv,
     ConvTranspose,
     Dropout,
-    GlobalAvgPool,
     MaxPool,
     Upsample,
 )

@@ -15,6 +15,7 @@ from erftheory.empirical import rules
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
 from erftheory.network import imported, layers
+from erftheory.network.endless import Endless
 from erftheory.network.graph import Builder, GraphNetwork, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.kernel import Kernel
@@ -40,7 +41,7 @@ LAYERS = sorted(
     (
         kind
         for kind in every(Layer)
-        if kind.__name__[0] != "_" and kind not in (Layer, layers.Norm)
+        if kind.__name__[0] != "_" and kind not in (Layer, layers.Norm, Endless)
     ),
     key=lambda kind: kind.__name__,
 )

@@ -10,7 +10,8 @@ from test_execute import spread, uniform
 
 from erftheory.empirical import batches, initialise, sample
 from erftheory.network.combine import Branches, Chain, Residual
-from erftheory.network.layers import Activation, AvgPool, BatchNorm, Conv, GlobalAvgPool
+from erftheory.network.endless import GlobalAvgPool
+from erftheory.network.layers import Activation, AvgPool, BatchNorm, Conv
 
 RELU = Activation("relu")
 THREE = np.ones(3)
@@ -146,7 +147,7 @@ def test_keys_of_all_kinds(key):
 
 
 def test_networks_that_cannot_be_sampled_are_refused():
-    with pytest.raises(ValueError, match="network: got a global operation"):
+    with pytest.raises(ValueError, match="network: got a receptive field without end"):
         sample(Chain(Conv(3), GlobalAvgPool()), 0, 10)
     with pytest.raises(ValueError, match="gain: got a net with explicit gains"):
         initialise(Residual(Conv(3), gain=2), jax.random.key(0))

@@ -137,7 +137,6 @@ ADAPTIVE = {
     "3 of 16": (nn.AdaptiveAvgPool1d(3), (16,)),
     "7 of 3": (nn.AdaptiveAvgPool1d(7), (3,)),
     "4 of 8, 5 of 15": (nn.AdaptiveAvgPool2d((4, 5)), (8, 15)),
-    "one column": (nn.AdaptiveAvgPool2d((6, 1)), (12, 9)),
     "largest": (nn.AdaptiveMaxPool2d((3, 6)), (16, 7)),
 }
 
@@ -231,14 +230,7 @@ def test_a_pool_of_a_permuted_map_sees_the_whole_image():
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrences_along_the_image_are_refused_in_one_line(kind):
-    def along(m, x):
-        return m[1](m[0](x).transpose(1, 2))[0]
-
-    made = Made(along, nn.Conv1d(2, 4, 3), kind(4, 5, batch_first=True))
-    with pytest.raises(ValueError, match="a recurrence along the image, which looks back without"):
-        from_torch(made, torch.zeros(1, 2, 20))
-
+def test_recurrences_along_channels_leave_pixels_alone(kind):
     def across(m, x):  # over channels, each pixel alone
         y = m[0](x)
         return m[1](y.permute(0, 2, 1).reshape(-1, 4, 1))[0].reshape(1, 18, 20).transpose(1, 2)

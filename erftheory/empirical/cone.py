@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, lcm
 
+from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.graph import Graph, Loop
-from erftheory.network.layers import GlobalAvgPool, Layer
+from erftheory.network.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def canvas(graph: Graph, margin: int = 0, shape: tuple[int, ...] | None = None) 
     """
     if graph.has_global:
         raise ValueError(
-            "network: got a global operation (its receptive field is unbounded); takes a network "
-            "up to its last feature map, see until()"
+            "network: got a receptive field without end (a global mean, attention, a recurrence); "
+            "takes a network whose field ends, see until() and receptive_field(network).unbounded"
         )
     rows = []
     for axis in range(graph.ndim):
@@ -177,7 +178,7 @@ def _sizes(graph: Graph, axis: int, size: int, out: list[int]) -> int:
                 out.append(n)
                 grown = _sizes(node.op.graph, axis, n, out)
                 n = n if not node.op.graph.resamples else grown
-        elif isinstance(node.op, GlobalAvgPool):
+        elif isinstance(node.op, GlobalAvgPool) and any(node.op.reach(graph.ndim)[axis]):
             n = 1
         elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
             span = step.dilation[axis] * (step.kernel.shape[axis] - 1)

@@ -24,15 +24,9 @@ from erftheory.empirical.routes import largest
 from erftheory.empirical.weights import Params, ones_params
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
+from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.graph import Concat, Loop, Sum
-from erftheory.network.layers import (
-    AvgPool,
-    Conv,
-    ConvTranspose,
-    GlobalAvgPool,
-    Layer,
-    Step,
-)
+from erftheory.network.layers import AvgPool, Conv, ConvTranspose, Layer, Step
 
 # Up to this many taps a convolution is a sum of shifted products, which batches over nets well.
 _UNROLL = 49
@@ -145,7 +139,8 @@ def _node(
         return jnp.concatenate(reads, axis=0)
     if isinstance(op, GlobalAvgPool):
         pool = jnp.sum if mode.linear else jnp.mean
-        return pool(x, axis=tuple(range(1, ndim + 1)), keepdims=True)
+        whole = tuple(a + 1 for a, ways in enumerate(op.reach(ndim)) if any(ways))
+        return pool(x, axis=whole, keepdims=True)
     assert isinstance(op, Layer)
     step = op.step(ndim)
     if type(op) in rules.POINTWISE or step is None:

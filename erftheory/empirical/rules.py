@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from erftheory.network.activations import CURVES, Mathematics
+from erftheory.network.endless import Along, Endless, GlobalAvgPool, Recurrent
 from erftheory.network.imported import Channels, Scale, Spatial
 from erftheory.network.layers import (
     Activation,
@@ -26,7 +27,6 @@ from erftheory.network.layers import (
     Conv,
     ConvTranspose,
     Dropout,
-    GlobalAvgPool,
     GroupNorm,
     InstanceNorm,
     Layer,
@@ -108,6 +108,13 @@ def _spread(op: Channels, x: jax.Array, on: Pixels) -> jax.Array:
     return jnp.repeat(x, op.channels // count, on.channels)
 
 
+def _never(op: Endless, x: jax.Array, on: Pixels) -> jax.Array:
+    raise ValueError(
+        f"network: got a {op.called()}, which is not executed; takes the network up to a map "
+        "before it, see until(), or gradient_erf of the model itself"
+    )
+
+
 POINTWISE: dict[type, Callable[..., jax.Array]] = {
     Activation: lambda op, x, on: activation(op.curve, x),
     Dropout: _dropped,
@@ -118,6 +125,8 @@ POINTWISE: dict[type, Callable[..., jax.Array]] = {
     GroupNorm: _normalised,
     LayerNorm: _normalised,
     RMSNorm: _normalised,
+    Recurrent: _never,
+    Along: _never,
 }
 # What slides over pixels, by what the executors do with it.
 WINDOWS: dict[type, str] = {

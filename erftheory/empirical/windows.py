@@ -34,8 +34,8 @@ def cone(graph: Graph, out: Window) -> Cone:
     """
     if graph.has_global:
         raise ValueError(
-            "network: got a global operation (its receptive field is unbounded); takes a network "
-            "up to its last feature map, see until()"
+            "network: got a receptive field without end (a global mean, attention, a recurrence); "
+            "takes a network whose field ends, see until() and receptive_field(network).unbounded"
         )
     return _cone(graph, out)
 

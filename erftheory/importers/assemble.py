@@ -14,39 +14,37 @@ import numpy as np
 
 from erftheory.importers.factors import STATISTICS
 from erftheory.importers.folded import blocked, folded
-from erftheory.importers.pointwise import Own, Pointwise, known
+from erftheory.importers.pointwise import Own, known
 from erftheory.importers.signals import (
     BATCH,
     CHANNEL,
     COPY,
+    MIRRORED,
+    TOKENS,
     Atom,
     Constant,
     Dim,
     Global,
+    Listed,
     Partial,
     Signal,
     Unreadable,
     Value,
     join,
+    mirrored,
     plain,
     spatial,
     unite,
 )
+from erftheory.importers.whole import ATTENTION, WholeAxes
+from erftheory.network.endless import Along, GlobalAvgPool
 from erftheory.network.graph import Concat, Op, Sum
 from erftheory.network.imported import OWN_PAD, OWN_PIXELS, Channels, Spatial
 from erftheory.network.kernel import Kernel
-from erftheory.network.layers import (
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    GlobalAvgPool,
-    GroupNorm,
-    InstanceNorm,
-    Step,
-)
+from erftheory.network.layers import BatchNorm, Conv, ConvTranspose, GroupNorm, InstanceNorm, Step
 
 
-class Assembler(Pointwise):
+class Assembler(WholeAxes):
     """Operations that mix channels or pixels, on top of the pointwise ones."""
 
     # ---- channels ---------------------------------------------------------------------------
@@ -60,7 +58,10 @@ class Assembler(Pointwise):
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
         if isinstance(value, Partial):
             open_ = any(a.axis >= 0 and a.size > 1 for d in left for a in d)
-            return Partial(value.node, tuple(left)) if open_ else Global(value.node)
+            axes = tuple(sorted({*value.axes, *pixels}))
+            if open_:
+                return replace(value, dims=tuple(left), axes=axes)
+            return Global(value.node, label=value.label)
         groups = math.prod(a.size for d in left for a in d if a.axis == CHANNEL)
         if not pixels:
             if any(a.axis in (CHANNEL, BATCH) for d in gone for a in d):
@@ -70,12 +71,13 @@ class Assembler(Pointwise):
             value = self.gathered(value, axes, "routing" if kind == "max" else "fixed", 0)
             return replace(value, dims=tuple(left) if keep else value.dims)
         node = self.flush(value).node if known(value.tag) else value.node
+        label = "maximum" if kind == "max" else ""
         if any(value.size(a) > 1 and a not in pixels for a in range(self.ndim)):
-            return Partial(node, tuple(left))
+            return Partial(node, tuple(left), tuple(sorted(pixels)), self.scope, label)
         if groups != value.channels or value.tag in STATISTICS:
-            return Global(node, layer=GroupNorm(groups))
+            return Global(node, layer=GroupNorm(groups), label=label)
         whole = any(not d or any(a.axis == BATCH for a in d) for d in gone)
-        return Global(node, layer=BatchNorm() if whole else InstanceNorm())
+        return Global(node, layer=BatchNorm() if whole else InstanceNorm(), label=label)
 
     def fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
         """True if `gone` holds only pixels within blocks, whose blocks stay."""
@@ -83,8 +85,10 @@ class Assembler(Pointwise):
         every = [a for d in signal.dims for a in d if a.axis == axis]
         outside = [a for a in every if a not in inside]
         block = math.prod(a.size for a in inside)
-        return bool(outside) and all(a.step < block for a in inside) and all(
-            a.step >= block for a in outside
+        return (
+            bool(outside)
+            and all(a.step < block for a in inside)
+            and all(a.step >= block for a in outside)
         )
 
     def gathered(
@@ -131,9 +135,10 @@ class Assembler(Pointwise):
             return replace(value, mixed=True) if isinstance(value, Global) else value
         gone = [value.dims[i] for i in axes]
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
-        if pixels and not all(self.fragment(value, axis, gone) for axis in pixels):
-            node = self.flush(value).node
-            return Global(node, mixed=True)
+        whole = {axis for axis in pixels if not self.fragment(value, axis, gone)}
+        if whole:
+            rest = [d for i, d in enumerate(value.dims) if i not in axes]
+            return self.over_axes(value, whole, (*rest, *(plain(CHANNEL, n) for n in free)))
         kept = [a for i, d in enumerate(value.dims) if i not in axes for a in d]
         out = math.prod(free) * math.prod(a.size for a in kept if a.axis == CHANNEL)
         new = self.gathered(value, axes, "random", max(1, out), own)
@@ -151,11 +156,15 @@ class Assembler(Pointwise):
 
     def settle(self, signal: Signal) -> Signal:
         """Every axis in one plain dimension: pixel shuffles and patches become operations."""
+        if mirrored(signal):
+            raise Unreadable(MIRRORED)
         alone = [d[0].axis for d in signal.dims if len(d) == 1 and d[0].axis >= 0]
         if len(alone) == self.ndim == len(set(alone)) and max(map(len, signal.dims)) == 1:
             return signal
         for axis in range(self.ndim):
             found = [(i, a) for i, d in enumerate(signal.dims) for a in d if a.axis == axis]
+            if not found:  # one pixel: a mean over it, or what was left of it
+                continue
             if len(found) == 1:
                 i, atom = found[0]
                 dim = signal.dims[i]
@@ -170,7 +179,7 @@ class Assembler(Pointwise):
                 if alone and coarse.step == fine.size:
                     signal = blocked(self, signal)
                     continue
-            raise Unreadable(f"pixels of axis {axis} in the layout {signal.dims}")
+            raise Unreadable(TOKENS)
         return signal
 
     def _shuffled(self, signal: Signal) -> Signal:
@@ -269,6 +278,9 @@ class Assembler(Pointwise):
     # ---- joining ----------------------------------------------------------------------------
 
     def concat(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Value:
+        values = [self.opened(v) if isinstance(v, Partial) else v for v in values]
+        if any(isinstance(v, Listed) for v in values):
+            return self._listed(values, axis)
         signals = [v for v in values if isinstance(v, Signal)]
         if not signals:
             if any(isinstance(v, Global) for v in values):
@@ -315,17 +327,16 @@ class Assembler(Pointwise):
         body = values[main]
         assert isinstance(body, Signal)
         root = self._origin(body.node)
-        for v in values:
-            if isinstance(v, Signal) and self._origin(v.node) != root:
-                raise Unreadable("a concatenation of different values along the image")
+        if any(isinstance(v, Signal) and self._origin(v.node) != root for v in values):
+            return self._listed(values, axis)
         if body.flipped:
-            raise Unreadable("a reflection of the image")
+            raise Unreadable(MIRRORED)
         if len(signals) > 1:
             self.note(OWN_PIXELS)
         place = body.dims[axis]
         if len(place) != 1 and len(signals) == 1 and all(x.axis >= 0 for x in place):
             self.note("tokens beside the image's pixels (a class token), read as seeing all of it")
-            return Global(body.node, mixed=True)
+            return Global(body.node, mixed=True, label=ATTENTION)
         if len(place) != 1:
             raise Unreadable("a concatenation of pixels that are listed in one dimension (tokens)")
         a, before, after = place[0].axis, [0] * self.ndim, [0] * self.ndim
@@ -333,6 +344,18 @@ class Assembler(Pointwise):
         grown = [body.size(i) for i in range(self.ndim)]
         grown[a] = shape[axis]
         return self.moved(body, before, after, (1,) * self.ndim, grown, len(signals) > 1)
+
+    def _listed(self, values: Sequence[Value], axis: int) -> Value:
+        """Pixels of different maps one behind the other."""
+        parts: list[Signal] = []
+        for v in values:
+            if isinstance(v, Listed) and v.place == axis:
+                parts.extend(v.parts)
+            elif isinstance(v, Signal):
+                parts.append(replace(v, parts=()))
+            else:
+                raise Unreadable("a concatenation of different values along the image")
+        return Listed(axis, tuple(parts))
 
     def _origin(self, node: int) -> int:
         """The node whose pixels this one shows, cut or padded."""
@@ -346,22 +369,31 @@ class Assembler(Pointwise):
         """A contraction of pixels with pixels: within blocks where blocks are its batch, else
         over the whole image."""
         (left, right), (left_batch, right_batch) = numbers
-        block = [1] * self.ndim
+        block, whole = [1] * self.ndim, set()
         for signal, batch in ((a, left_batch), (b, right_batch)):
             inner = [d for i, d in enumerate(signal.dims) if i not in batch]
             axes = {x.axis for d in inner for x in d if x.axis >= 0 and x.size > 1}
-            if not all(self.fragment(signal, axis, inner) for axis in axes):
-                return self.mixed_pixels(a, b)
+            whole |= {axis for axis in axes if not self.fragment(signal, axis, inner)}
             for axis in axes:
                 size = math.prod(x.size for d in inner for x in d if x.axis == axis)
                 block[axis] = max(block[axis], size)
+        alone = all(
+            x.axis in whole or x.size == 1 for s in (a, b) for d in s.dims for x in d if x.axis >= 0
+        )
+        if whole and (alone or self.hold == "global"):
+            return self.mixed_pixels(a, b)
+        block = [1 if axis in whole else size for axis, size in enumerate(block)]
         a, b = self.flush(a), self.flush(b)
         node = a.node if a.node == b.node else self.add(Sum(None, None), a.node, b.node)
         size, nothing, ones = tuple(block), (0,) * self.ndim, (1,) * self.ndim
         down = Step(Kernel(size), size, ones, nothing, nothing, kind="routing")
         up = Step(Kernel(size), size, ones, nothing, nothing, up=True, kind="routing")
-        node = self.add(Spatial("all of a window", down), node)
-        node = self.add(Spatial("to all of a window", up), node)
+        if max(block) > 1:
+            node = self.add(Spatial("all of a window", down), node)
+            node = self.add(Spatial("to all of a window", up), node)
+        if whole:
+            axes = tuple(sorted(whole))
+            node = self.along(node, axes, (), Along(ATTENTION, axes)).node
         heads = [a.dims[i] for i in left_batch]
         rest = [d for i, d in enumerate(a.dims) if i not in (*left, *left_batch)]
         more = [d for i, d in enumerate(b.dims) if i not in (*right, *right_batch)]
@@ -369,13 +401,6 @@ class Assembler(Pointwise):
             more = [_as_channels(d) for d in more]
         return Signal(node, (*heads, *rest, *more))
 
-    def mixed_pixels(self, *values: Value) -> Value:
-        """Every pixel with every other: attention over the image."""
-        signals = [self.flush(v) for v in values if isinstance(v, Signal)]
-        if signals:
-            return Global(signals[0].node, mixed=True)
-        held = [v for v in values if isinstance(v, Global)]
-        return replace(held[0], mixed=True) if held else Constant(())
 
 
 def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from erftheory.importers.signals import CHANNEL, Atom, Signal, Unreadable, join, length, plain
+from erftheory.importers.signals import (
+    CHANNEL,
+    TOKENS,
+    Atom,
+    Signal,
+    Unreadable,
+    join,
+    length,
+    plain,
+)
 from erftheory.network.imported import Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
@@ -53,7 +62,7 @@ def blocked(
         if len(atoms) == 2 and atoms[0].step == 1 and atoms[1].step == atoms[0].size:
             block[axis] = atoms[0].size
         elif len(atoms) != 1 or atoms[0].step != 1:
-            raise Unreadable(f"pixels of axis {axis} in the layout {signal.dims}")
+            raise Unreadable(TOKENS)
     mask = np.zeros(block, bool)
     # an axis that is not held takes all its places with each of these
     np.moveaxis(mask, list(held), range(len(held)))[tuple(held.values())] = True

@@ -210,6 +210,9 @@ class _Reader:
                 return self._own(node, rule, inputs)
             if self.search and node.op_type in WINDOWS and isinstance(inputs[0], Signal):
                 slid_over(inputs[0], range(2, len(inputs[0].dims)))
+            if self.search and node.op_type in onnx_rules.RECURRENT:
+                if isinstance(inputs[0], Signal):
+                    slid_over(inputs[0], [1 if attributes.get("layout") else 0])
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
             shapes = ", ".join(str(getattr(v, "shape", "")) for v in inputs)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from erftheory.importers import movement, windows
+from erftheory.importers import movement, recurrent, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
-from erftheory.importers.pointwise import KNOWN, refuse_partial
+from erftheory.importers.pointwise import KNOWN
 from erftheory.importers.signals import (
+    BESIDE,
     CHANNEL,
     Constant,
     Global,
+    Listed,
     Partial,
     Signal,
     Unreadable,
@@ -154,10 +158,16 @@ class Reader:
         fixed, carried = params["num_consts"], params["num_carry"]
         consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
         rows = inputs[fixed + carried :]
+        if any(not isinstance(row, Constant) for row in rows):
+            if self.search:
+                for row in rows:
+                    if isinstance(row, Signal):
+                        windows.slid_over(row, [0])
+            return recurrent.scan(
+                self.assembler, params, inputs, lambda each: self._inside(params["jaxpr"], each)
+            )
         if params["length"] > LONGEST:
             raise Unreadable(f"a scan of {params['length']} steps, more than {LONGEST}")
-        if any(not isinstance(row, Constant) for row in rows):
-            raise Unreadable("a scan along the image")
         order = range(params["length"])
         out: list[Value] = []
         every: list[list[Value]] = []
@@ -209,7 +219,12 @@ class Reader:
     def _operation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
         name, params, make = eqn.primitive.name, eqn.params, self.assembler
         if any(isinstance(v, Partial) for v in inputs):
-            return [self._going_on(name, params, inputs)]
+            found = self._going_on(name, params, inputs)
+            if found is not None:
+                return [found]
+            inputs = [make.opened(v) if isinstance(v, Partial) else v for v in inputs]
+        if any(isinstance(v, Listed) for v in inputs):
+            return self._of_listed(eqn, inputs)
         if name == "neg":
             return [make.negated(inputs[0])]
         if name in LINEAR:
@@ -241,20 +256,53 @@ class Reader:
         found = rule(make, eqn, inputs, self.search)
         return found if isinstance(found, list) else [found]
 
-    def _going_on(self, name: str, params: Any, inputs: list[Value]) -> Value:
-        """A reduction over some axes is scaled, or goes on over the others."""
+    def _going_on(self, name: str, params: Any, inputs: list[Value]) -> Value | None:
+        """A reduction over some axes is scaled, or goes on over the others; else None."""
         value = next(v for v in inputs if isinstance(v, Partial))
         others = all(v is value or isinstance(v, Constant) for v in inputs)
         if name in REDUCTIONS and len(inputs) == 1:
             return self.assembler.reduce(value, params["axes"], REDUCTIONS[name])
-        if not (name in LINEAR or (name in ("mul", "div") and value is inputs[0] and others)):
-            refuse_partial(inputs)
-        return value
+        if name in ("sub", "div") and not others:  # a statistic
+            return self._binary(name, inputs)
+        scaled = name in ("mul", "div") and value is inputs[0] and others
+        return value if name in LINEAR or scaled else None
+
+    def _of_listed(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
+        """Different pixels one behind the other: what acts on each alone, or cuts them apart."""
+        name, out = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
+        if name == "concatenate":
+            return [self.assembler.concat(inputs, eqn.params["dimension"], out)]
+        which = next(i for i, v in enumerate(inputs) if isinstance(v, Listed))
+        x = inputs[which]
+        assert isinstance(x, Listed)
+        if any(not isinstance(v, Constant) for i, v in enumerate(inputs) if i != which):
+            raise Unreadable(BESIDE)
+        if name in ("slice", "split"):
+            found = movement.RULES[name](self.assembler, eqn, inputs, self.search)
+            return found if isinstance(found, list) else [found]
+        still = name == "conv_general_dilated" and math.prod(
+            eqn.invars[1].aval.shape[d] for d in eqn.params["dimension_numbers"].rhs_spec[2:]
+        ) == 1  # fmt: skip
+        if not (still or name in (*LINEAR, *CURVES, *OTHER, *BINARY, "neg", "clamp")):
+            raise Unreadable(BESIDE)
+
+        def run(part: Signal, shape: tuple[int, ...]) -> Value:
+            one = SimpleNamespace(
+                primitive=eqn.primitive, params=eqn.params, invars=eqn.invars,
+                outvars=[SimpleNamespace(aval=SimpleNamespace(shape=shape))],
+            )  # fmt: skip
+            values: list[Value] = [part if i == which else v for i, v in enumerate(inputs)]
+            return self._operation(one, values)[0]
+
+        return [x.mapped(run, out)]
 
     def _along(self, name: str, params: Any, inputs: list[Value]) -> list[Value]:
         axis = params.get("axis", params.get("dimension"))
         for value in inputs:
             if isinstance(value, Signal) and any(a.axis >= 0 for a in value.dims[axis]):
+                if name in ALONG:
+                    way = "backward" if params.get("reverse") else "forward"
+                    return [self.assembler.running(value, axis, way)]
                 raise Unreadable("an operation that runs along the whole image")
         return [self.assembler.pointwise(v, "other") for v in inputs]
 
@@ -288,7 +336,7 @@ class Reader:
         if isinstance(which, Global):
             return make.merge("mul", *values, which) if values else which
         value = make.merge("select", *values) if values else which
-        if isinstance(value, Signal) and value.node == which.node:
+        if isinstance(value, Signal) and isinstance(which, Signal) and value.node == which.node:
             return make.pointwise(value, "other")
         return make.merge("other", value, which)
 

@@ -15,9 +15,12 @@ from erftheory.importers.folded import folded, picked
 from erftheory.importers.patches import unfolded
 from erftheory.importers.resample import selection
 from erftheory.importers.signals import (
+    BESIDE,
     CHANNEL,
     COPY,
+    MIRRORED,
     Constant,
+    Listed,
     Signal,
     Unreadable,
     Value,
@@ -59,8 +62,24 @@ def sliced(
     make: Assembler, value: Value, starts: Sequence[int], limits: Sequence[int],
     strides: Sequence[int],
 ) -> Value:  # fmt: skip
+    if isinstance(value, Listed):
+        rows = [*zip(starts, limits, strides, value.shape)]
+        if any((b, e, s) != (0, n, 1) for i, (b, e, s, n) in enumerate(rows) if i != value.place):
+            raise Unreadable(BESIDE)
+        first, last, step, _ = rows[value.place]
+        if step != 1:
+            raise Unreadable(BESIDE)
+        return value.cut(first, last)
     if not isinstance(value, Signal):
         return value
+    back = [i for i, d in enumerate(value.dims) if len(d) == 1 and d[0].axis >= 0 > d[0].step]
+    if back:  # in the image's own order
+        starts, limits = list(starts), list(limits)
+        for i in back:
+            last = starts[i] + (limits[i] - 1 - starts[i]) // strides[i] * strides[i]
+            starts[i], limits[i] = value.shape[i] - 1 - last, value.shape[i] - starts[i]
+        found = sliced(make, _reversed(value, back), starts, limits, strides)
+        return _reversed(found, back) if isinstance(found, Signal) else found
     shape = value.shape
     busy = [
         i for i, (b, e, s, n) in enumerate(zip(starts, limits, strides, shape))
@@ -166,9 +185,18 @@ def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:
     if any(folded(value, i) for i in axes):
         value = make.settle(value)
         return reversed_(make, value, axes)
-    if not value.cropped:
-        raise Unreadable("a reflection of the image")
-    return replace(value, flipped=True)
+    if value.cropped:  # padding by reflection
+        return replace(value, flipped=True)
+    if any(spatial(value.dims[i]) and len(value.dims[i]) > 1 for i in axes):
+        raise Unreadable(MIRRORED)
+    return _reversed(value, axes)
+
+
+def _reversed(value: Signal, axes: Sequence[int]) -> Signal:
+    dims = list(value.dims)
+    for i in axes:
+        dims[i] = tuple(a._replace(step=-a.step) if a.axis >= 0 else a for a in dims[i])
+    return replace(value, dims=tuple(dims), parts=())
 
 
 def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
@@ -250,10 +278,10 @@ def _split_equation(make, eqn, inputs, search):
     axis, results, start = eqn.params["axis"], [], 0
     value = inputs[0]
     for size in map(int, eqn.params["sizes"]):  # NumPy's, whose products overflow
-        if not isinstance(value, Signal):
+        if not isinstance(value, Signal | Listed):
             results.append(value)
             continue
-        starts, limits = [0] * len(value.dims), list(value.shape)
+        starts, limits = [0] * len(value.shape), list(value.shape)
         starts[axis], limits[axis] = start, start + size
         results.append(sliced(make, value, starts, limits, [1] * len(starts)))
         start += size

@@ -15,8 +15,10 @@ from erftheory.importers.patches import unfolded
 from erftheory.importers.resample import interpolation
 from erftheory.importers.signals import (
     CHANNEL,
+    MIRRORED,
     Constant,
     Global,
+    Listed,
     Signal,
     Unreadable,
     Value,
@@ -96,6 +98,12 @@ def resized(
     cubic: float = -0.75,
 ) -> Signal:  # fmt: skip
     """A resize to `sizes`; the further arguments are those of `resample.interpolation`."""
+    spread = [m if n == 1 and not spatial(d) else n
+              for n, m, d in zip(value.shape, sizes, value.dims)]  # fmt: skip
+    if spread != list(value.shape):  # one entry, such as a mean over an axis
+        wide = movement.broadcast(make, value, spread, range(len(spread)))
+        assert isinstance(wide, Signal)
+        value = wide
     shape = value.shape
     way, label = coordinates, RESIZE
     if coordinates == "align_corners" and tuple(sizes) != shape:
@@ -161,7 +169,7 @@ def _pad(make, at, inputs):
 
 def _slice(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Signal | Listed):
         return value
     shape = value.shape
     if "starts" in at:
@@ -177,19 +185,28 @@ def _slice(make, at, inputs):
     first, last, stride = [0] * len(shape), list(shape), [1] * len(shape)
     for a, b, e, s in zip(axes, starts, ends, steps):
         a = int(a) % len(shape)
-        if s < 1 and spatial(value.dims[a]):
-            raise Unreadable("a reflection of the image")
         span = range(*slice(int(b), int(e), int(s)).indices(shape[a]))
+        if s < 1 and (isinstance(value, Listed) or spatial(value.dims[a])):
+            if isinstance(value, Listed) or s < -1 or len(span) < shape[a]:
+                raise Unreadable(MIRRORED)
+            value = _mirrored(make, value, a)
+            continue
         first[a], last[a] = (span.start, span.stop) if s > 0 else (span.stop + 1, span.start + 1)
         stride[a] = abs(int(s))
     return movement.sliced(make, value, first, last, stride)
 
 
+def _mirrored(make: Assembler, value: Signal, axis: int) -> Signal:
+    found = movement.reversed_(make, value, [axis])
+    assert isinstance(found, Signal)
+    return found
+
+
 def _split(make, at, inputs):
     value, axis = inputs[0], at.get("axis", 0)
-    if not isinstance(value, Signal):
+    if not isinstance(value, Signal | Listed):
         raise Unreadable("a split of a value without pixels")
-    axis, shape = axis % len(value.dims), value.shape
+    axis, shape = axis % len(value.shape), value.shape
     sizes = at.get("split")
     if sizes is None and len(inputs) > 1:
         sizes = known(inputs[1], "split")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import movement, windows
+from erftheory.importers import movement, recurrent, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
 from erftheory.importers.onnx_norms import NORMS
-from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
+    BESIDE,
     CHANNEL,
     Constant,
     Global,
+    Listed,
     Partial,
     Signal,
     Unreadable,
@@ -57,7 +59,12 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
       Unreadable: no rule for it, or none for these arguments.
     """
     if any(isinstance(v, Partial) for v in inputs):
-        return _going_on(make, kind, at, inputs)
+        found = _going_on(make, kind, at, inputs)
+        if found is not None:
+            return found
+        inputs = [make.opened(v) if isinstance(v, Partial) else v for v in inputs]
+    if any(isinstance(v, Listed) for v in inputs):
+        return _of_listed(make, kind, at, inputs)
     if kind == "Neg":
         return make.negated(inputs[0])
     if kind in LINEAR:
@@ -85,15 +92,37 @@ def apply(make: Assembler, kind: str, at: dict[str, Any], inputs: list[Value]) -
     return rule(make, at, inputs)
 
 
-def _going_on(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Value:
-    """A reduction over some axes goes on over the others, or is scaled."""
+def _going_on(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Value | None:
+    """A reduction over some axes goes on over the others, or is scaled; else None."""
     value = next(v for v in inputs if isinstance(v, Partial))
     if kind.startswith("Reduce") and value is inputs[0]:
         return _reduce(make, kind, at, inputs)
     scaled = kind in ("Mul", "Div") and value is inputs[0] and isinstance(inputs[1], Constant)
-    if not (kind in LINEAR or scaled):
-        refuse_partial(inputs)
-    return value
+    if kind in ("Sub", "Div") and any(isinstance(v, Signal) for v in inputs):  # a statistic
+        return binary(make, kind, inputs)
+    return value if kind in LINEAR or scaled else None
+
+
+def _of_listed(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Any:
+    """Different pixels one behind the other: what acts on each alone, or cuts them apart."""
+    x, *rest = inputs
+    if kind == "Concat":
+        return make.concat(inputs, at["axis"] % len(inputs[0].shape), ())
+    if not isinstance(x, Listed) or not all(isinstance(v, Constant) for v in rest):
+        raise Unreadable(BESIDE)
+    if kind in ("Split", "Slice"):
+        return MOVEMENT[kind](make, at, inputs)
+    alone = kind in (*LINEAR, *CURVES, *OTHER, *BINARY, *ALONE) or (
+        kind == "Conv" and math.prod(rest[0].shape[2:]) == 1
+    )
+    if not alone:
+        raise Unreadable(BESIDE)
+
+    def run(part: Signal, _: tuple[int, ...]) -> Value:
+        found = apply(make, kind, at, [part, *rest])
+        return found[0] if isinstance(found, list) else found
+
+    return x.mapped(run)
 
 
 def binary(make: Assembler, kind: str, inputs: list[Value]) -> Value:
@@ -321,6 +350,9 @@ def along(kind, make, at, inputs):
         axis = int(known(inputs[1], "axis").ravel()[0])
     if isinstance(value, Signal):
         if spatial(value.dims[axis]):
+            if kind == "CumSum":
+                way = "backward" if at.get("reverse") else "forward"
+                return make.running(value, axis % len(value.dims), way)
             raise Unreadable("an operator that runs along the whole image")
         if kind == "TopK":
             count = int(known(inputs[1], "k").ravel()[0])
@@ -340,6 +372,9 @@ def described(make: Assembler, signal: Signal, rule: Network) -> Signal:
     return Signal(node, make.resized(signal.dims, sizes))
 
 
+# further operators of each pixel alone
+ALONE = ("Neg", "LeakyRelu", "Elu", "PRelu", "Clip", "BatchNormalization")
+RECURRENT = ("LSTM", "GRU", "RNN")
 RULES: dict[str, Callable] = {
     **MOVEMENT,
     **NORMS,
@@ -358,6 +393,7 @@ RULES: dict[str, Callable] = {
     "LogSoftmax": softmax,
     "Clip": _clip,
     "Reciprocal": lambda make, at, inputs: make.inverted(inputs[0]),
+    **dict.fromkeys(RECURRENT, recurrent.operator),
     "CumSum": partial(along, "CumSum"),
     "TopK": partial(along, "TopK"),
 }

@@ -23,28 +23,28 @@ from erftheory.importers.factors import (
     typical,
 )
 from erftheory.importers.signals import (
+    BESIDE,
+    COPY,
     Constant,
+    Dim,
     Global,
+    Listed,
     Normed,
     Partial,
     Signal,
     Unreadable,
     Value,
+    length,
+    mirrored,
+    plain,
     spatial,
     unite,
 )
 from erftheory.network.activations import LEAKY, leaky
+from erftheory.network.endless import Along, GlobalAvgPool
 from erftheory.network.graph import Input, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
-from erftheory.network.layers import (
-    Activation,
-    BatchNorm,
-    GlobalAvgPool,
-    GroupNorm,
-    InstanceNorm,
-    Layer,
-    RMSNorm,
-)
+from erftheory.network.layers import Activation, BatchNorm, GroupNorm, InstanceNorm, Layer, RMSNorm
 
 KNOWN = {
     "relu": "relu", "leaky_relu": "leaky_relu", "abs": "abs", "tanh": "tanh",
@@ -80,22 +80,46 @@ class Pointwise:
         self.nodes.append(Node(op, inputs, self.scope))
         return len(self.nodes) - 1
 
+    def opened(self, value: Partial) -> Signal:
+        """A mean over some axes as a signal of the others."""
+        scope, self.scope = self.scope, value.scope
+        op = Along(value.label, value.axes) if value.label else GlobalAvgPool(value.axes)
+        found = self.along(value.node, value.axes, value.dims, op)
+        self.scope = scope
+        return found
+
+    def along(self, node: int, axes: Sequence[int], dims: Sequence[Dim], op: Layer) -> Signal:
+        """What an operation makes of whole axes, which have no pixels in `dims`."""
+        named = " and ".join(map(str, axes))
+        self.note(
+            f"the image is read to its ends along ax{'i' if len(axes) == 1 else 'e'}s {named}: the "
+            "receptive field is unbounded there"
+        )
+        key = node, op
+        if key not in self._flushed:
+            self._flushed[key] = self.add(op, node)
+        return Signal(self._flushed[key], tuple(dims))
+
     def add_global(self, value: Global) -> int:
         """A node for a value without pixels, where it ends the network."""
         self.note("the output depends on the whole image: the receptive field is unbounded")
-        return self.add(GlobalAvgPool(), value.node)
+        return self.add(Along(value.label) if value.label else GlobalAvgPool(), value.node)
 
-    def ended(self, value: Signal | Global | Partial) -> int:
+    def ended(self, value: Value) -> int:
         """A node for an output: pixel shuffles at its end count, tokens stay as they are."""
-        refuse_partial([value])
-        assert not isinstance(value, Partial)
+        if isinstance(value, Listed):
+            raise Unreadable(BESIDE)
         if isinstance(value, Global):
             return self.add_global(value)
+        signal = self.opened(value) if isinstance(value, Partial) else value
+        assert isinstance(signal, Signal)
+        if mirrored(signal):
+            self.note("the output is mirrored; its units are counted in the image's order")
         try:
-            value = self.settle(value)
+            signal = self.settle(signal)
         except Unreadable:
             pass
-        return self.flush(value).node
+        return self.flush(signal).node
 
     def note(self, text: str, of: Value | int | None = None) -> None:
         """`of` is what the note is about, if it says that gains are not quite the model's."""
@@ -162,6 +186,8 @@ class Pointwise:
 
     def pointwise(self, value: Value, tag: str) -> Value:
         """A function of each entry alone: an activation by name, or "other"."""
+        if isinstance(value, Listed):
+            return value.mapped(lambda part, _: self.pointwise(part, tag))
         if isinstance(value, Constant):
             return Constant(value.shape)
         if isinstance(value, Global):
@@ -172,13 +198,15 @@ class Pointwise:
             )
         if tag == "linear":
             return value
-        refuse_partial([value])
+        value = self.opened(value) if isinstance(value, Partial) else value
         assert isinstance(value, Signal)
         if value.tag in STATISTICS:
             new = {"rsqrt": "rstat", "sqrt": "sstat"}.get(tag, value.tag)
             return replace(value, tag=new)
-        if value.tag in ("", "other") and tag == "erf" or (
-            value.tag == "other" and tag in ("tanh", "sigmoid")
+        if (
+            value.tag in ("", "other")
+            and tag == "erf"
+            or (value.tag == "other" and tag in ("tanh", "sigmoid"))
         ):  # parts of a GELU, whose inner factor belongs to it
             return replace(value, tag=tag, scale=1.0, parts=())
         if value.tag and value.tag != "other":
@@ -266,7 +294,9 @@ class Pointwise:
 
     def merge(self, kind: str, *values: Value) -> Value:
         """An elementwise operation of several values of one shape: "add", "mul", "div", …"""
-        refuse_partial(values)
+        statistics = kind in ("sub", "div") and any(isinstance(v, Signal) for v in values)
+        open_ = (lambda v: Global(v.node)) if statistics else self.opened
+        values = tuple(open_(v) if isinstance(v, Partial) else v for v in values)
         signals = [v for v in values if isinstance(v, Signal)]
         globals_ = [v for v in values if isinstance(v, Global)]
         if not signals:
@@ -289,7 +319,20 @@ class Pointwise:
         """Every axis in one plain dimension; the `Assembler` knows how."""
         return signal
 
+    def _held(self, a: Signal, b: Signal) -> bool:
+        """Whether `b` is what a mean over some axes gives to `a`, and is held constant."""
+        return self.hold == "global" and any(
+            a.size(axis) > 1 and not any(x.axis == axis for d in b.dims for x in d)
+            for axis in range(self.ndim)
+        )
+
     def _pair(self, kind: str, a: Signal, b: Signal) -> Signal:
+        for one, other in ((a, b), (b, a)):
+            if self._held(one, other):
+                self.note("a mean over some axes held constant", one)
+                sizes = map(max, one.shape, other.shape)
+                dims = [d if length(d) == n else plain(COPY, n) for d, n in zip(one.dims, sizes)]
+                return replace(one, dims=tuple(dims), parts=())
         if any(spatial(x) and spatial(y) and x != y for x, y in zip(a.dims, b.dims)):
             a, b = self.settle(a), self.settle(b)
         dims = unite([a.dims, b.dims])
@@ -346,11 +389,6 @@ def known(tag: str) -> Activation | None:
 def _stays(tag: str) -> bool:
     """Whether a value beside its own function may have this one in the graph."""
     return tag == "norm" or known(tag) is not None
-
-
-def refuse_partial(values: Sequence[Value]) -> None:
-    if any(isinstance(v, Partial) for v in values):
-        raise Unreadable("a reduction over some of the image's axes, before it")
 
 
 def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:

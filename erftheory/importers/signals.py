@@ -10,17 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from erftheory.network.layers import InstanceNorm, Layer
 
 CHANNEL, BATCH, COPY = -1, -2, -3
+MIRRORED = "a reflection of the image"
+LAYOUTS = "pixels in one order (rows, blocks, tokens) beside pixels in another"
+TOKENS = "pixels that are listed in one dimension, or in blocks within blocks"
+BESIDE = "different values one behind the other along the image"
 
 
 class Atom(NamedTuple):
-    """A run of `size` indices: along spatial `axis`, `step` pixels apart, or not spatial.
+    """A run of `size` indices: along spatial `axis`, `step` pixels apart (backwards where it is
+    negative), or not spatial.
 
     `axis` is CHANNEL, BATCH or COPY (broadcast: all entries are equal) where it is not spatial.
     """
@@ -105,7 +110,7 @@ class Global:
 
     `mixed` is False for a statistic (no channels mixed since); `inverse` once it was inverted, as
     a normalisation does with a deviation. `layer` is the normalisation that has such statistics,
-    `factors` what multiplied them since.
+    `factors` what multiplied them since. `label` says what it is where it is no mean.
     """
 
     node: int
@@ -114,6 +119,7 @@ class Global:
     inverse: bool = False
     layer: Layer = InstanceNorm()
     factors: tuple[Constant, ...] = ()
+    label: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,15 +128,67 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """A reduction over some axes of the image, which must go on over the others: a global mean in
-    two steps. It is no `Signal`; nothing else may be done to it than to scale it."""
+    """A reduction over some axes of the image, which may go on over the others: a global mean in
+    two steps. It is scaled; if something else is done to it, it becomes a `Signal` of the other
+    axes (`Pointwise.opened`). `scope` is the module that it stands in, `label` as in `Global`."""
 
     node: int
     dims: tuple[Dim, ...]
+    axes: tuple[int, ...]
+    scope: str = ""
+    label: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(length(dim) for dim in self.dims)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Signals of different pixels one behind the other in an array dimension, `place`: what acts
+    on each entry of it alone is done to each of them, until they are cut apart again."""
+
+    place: int
+    parts: tuple[Signal, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = list(self.parts[0].shape)
+        shape[self.place] = sum(part.shape[self.place] for part in self.parts)
+        return tuple(shape)
+
+    def mapped(
+        self, run: Callable[[Signal, tuple[int, ...]], Any], out: Sequence[int] = ()
+    ) -> Listed:
+        """`run(part, shape)` of every part, `shape` being its share of an array of shape `out`.
+
+        Raises:
+          Unreadable: a result whose pixels are others.
+        """
+        parts, at = [], self.place
+        for part in self.parts:
+            shape = (*out[:at], part.shape[at], *out[at + 1 :]) if out else part.shape
+            found = run(part, shape)
+            if not isinstance(found, Signal) or found.dims[at] != part.dims[at]:
+                raise Unreadable(BESIDE)
+            parts.append(found)
+        return Listed(at, tuple(parts))
+
+    def cut(self, start: int, end: int) -> Value:
+        """The parts that entries `start` to `end` of the dimension are.
+
+        Raises:
+          Unreadable: a part is cut itself.
+        """
+        first, found = 0, []
+        for part in self.parts:
+            last = first + part.shape[self.place]
+            if start <= first and last <= end:
+                found.append(part)
+            elif first < end and start < last:
+                raise Unreadable(BESIDE)
+            first = last
+        return found[0] if len(found) == 1 else Listed(self.place, tuple(found))
 
 
 class Constant:
@@ -157,7 +215,7 @@ class Constant:
         return self._value
 
 
-Value = Signal | Global | Partial | Constant
+Value = Signal | Global | Partial | Listed | Constant
 
 
 def length(dim: Dim) -> int:
@@ -245,9 +303,18 @@ def unite(rows: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
         first = ranked[0]
         for other in ranked[1:]:
             if other != first and _weight(other) >= 3:
-                raise Unreadable(f"pixels {first} beside pixels {other} of another layout")
+                raise Unreadable(LAYOUTS if _turned(first) == _turned(other) else MIRRORED)
         result.append(first)
     return tuple(result)
+
+
+def _turned(dim: Dim) -> bool:
+    return any(a.axis >= 0 and a.step < 0 for a in dim)
+
+
+def mirrored(signal: Signal) -> bool:
+    """True if the pixels of some axis are in reverse order."""
+    return any(map(_turned, signal.dims))
 
 
 def _weight(dim: Dim) -> int:

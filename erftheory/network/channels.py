@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from erftheory.network.endless import Along, Recurrent
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.imported import Channels, Spatial
 from erftheory.network.layers import Conv, ConvTranspose
 
-_OWN = (Conv, ConvTranspose, Channels, Spatial)  # layers that may say their channels
+# layers that may say their channels
+_OWN = (Conv, ConvTranspose, Channels, Spatial, Recurrent, Along)
 
 
 @dataclass

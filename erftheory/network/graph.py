@@ -7,7 +7,8 @@ from fractions import Fraction
 from functools import cached_property
 
 from erftheory.network.base import Network, SizeRule
-from erftheory.network.layers import GlobalAvgPool, Layer
+from erftheory.network.endless import Endless
+from erftheory.network.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,23 @@ class Graph:
         )
 
     @cached_property
+    def reach(self) -> tuple[tuple[bool, bool], ...]:
+        """For each axis whether some operation reads all pixels before, and all behind."""
+        found = [(False, False)] * self.ndim
+        for node in self.nodes:
+            if isinstance(node.op, Endless):
+                ways = node.op.reach(self.ndim)
+            elif isinstance(node.op, Loop):
+                ways = node.op.graph.reach
+            else:
+                continue
+            found = [(b or x, a or y) for (b, a), (x, y) in zip(found, ways)]
+        return tuple(found)
+
+    @property
     def has_global(self) -> bool:
-        return any(
-            isinstance(node.op, GlobalAvgPool)
-            or (isinstance(node.op, Loop) and node.op.graph.has_global)
-            for node in self.nodes
-        )
+        """True if the receptive field has no end, along some axis."""
+        return any(map(any, self.reach))
 
     @cached_property
     def size_rule(self) -> SizeRule:
@@ -187,9 +199,7 @@ def unrolled(graph: Graph) -> Graph:
     return builder.finish(len(builder.nodes) - 1)
 
 
-def append(
-    builder: Builder, graph: Graph, source: int, scope: str, unroll: bool = False
-) -> int:
+def append(builder: Builder, graph: Graph, source: int, scope: str, unroll: bool = False) -> int:
     """Add a graph that reads node `source`, under a scope; returns its output node."""
     place = [source]
     for node in graph.nodes[1:]:

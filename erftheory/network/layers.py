@@ -292,11 +292,6 @@ class AvgPool(_Window):
 
 
 @dataclass(frozen=True, repr=False)
-class GlobalAvgPool(Layer):
-    """The mean over all pixels: every input reaches the unit, the receptive field is unbounded."""
-
-
-@dataclass(frozen=True, repr=False)
 class ConvTranspose(_Window):
     """A transposed convolution, as in PyTorch: input i writes to s·i + d·a − padding.
 

@@ -28,6 +28,7 @@ from erftheory.theory.interval import ReceptiveField, receptive_field
 from erftheory.theory.lowering import build
 from erftheory.theory.prepare import prepare
 from erftheory.theory.support import has_gaps, holes
+from erftheory.theory.unbounded import refuse_unbounded
 from erftheory.theory.unproductive import Entry, entries, gaussian_side, opened
 
 LONGEST = 2**20  # input pixels of a line (with up-sampling: of a map) that is searched for holes
@@ -96,11 +97,7 @@ def advise(
     if len(sizes) != graph.ndim:
         raise ValueError(f"image: got {image!r}; takes an integer or {graph.ndim}, one an axis")
     sizes = tuple(integer("image", n) for n in sizes)
-    if graph.has_global:
-        raise ValueError(
-            "network: got a global operation, which sees every image whole; takes a network up to "
-            'its last feature map, see until(), or one read with hold="global"'
-        )
+    refuse_unbounded(network)
     one_of("signal", signal, ("variance", "gradient"))
     check_init(init, counting=True)
     layers = entries(opened(network), sizes, signal, init)

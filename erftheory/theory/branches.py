@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from erftheory.network.endless import Endless
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Channels
-from erftheory.network.layers import AvgPool, GlobalAvgPool, Layer, MaxPool, Upsample
+from erftheory.network.layers import AvgPool, Layer, MaxPool, Upsample
 
 
 def repeats_fixed(graph: Graph) -> bool:
     """True if fixed layers are repeated: their runs, and what these correlate, cross iterations."""
     return any(
-        isinstance(node.op, Loop) and fixed_layers(node.op.graph) > 0
-        for node in graph.nodes
+        isinstance(node.op, Loop) and fixed_layers(node.op.graph) > 0 for node in graph.nodes
     )
 
 
@@ -81,7 +81,7 @@ def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
         else:
             step = node.op.step(graph.ndim) if isinstance(node.op, Layer) else None
             ends = step is not None and step.kind == "random"
-            ends = ends or isinstance(node.op, GlobalAvgPool | Channels)
+            ends = ends or isinstance(node.op, Endless | Channels)
         own = 0
         for bits in () if ends else reads:
             if own & bits and isinstance(node.op, Sum):

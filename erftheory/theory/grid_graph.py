@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from erftheory.network.base import Network
+from erftheory.network.endless import Endless, GlobalAvgPool
 from erftheory.network.graph import Concat, Graph, Input, Loop, Sum
 from erftheory.network.imported import Channels
 from erftheory.network.initialisation import Init
-from erftheory.network.layers import Activation, Dropout, GlobalAvgPool, Layer, MaxPool, Step
+from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
 from erftheory.theory import grid_layers as layers
 from erftheory.theory.branches import fixed_layers, meets
 from erftheory.theory.gains import Gains, Link, Power, structural_gains
@@ -90,9 +91,7 @@ class Flat:
         for node in self.nodes[1:]:
             before, step = rates[node.inputs[0]], node.step
             if step is not None:
-                before = tuple(
-                    r / s if step.up else r * s for r, s in zip(before, step.stride)
-                )
+                before = tuple(r / s if step.up else r * s for r, s in zip(before, step.stride))
             rates.append(before)
         fine = [math.lcm(*(r[a].denominator for r in rates)) for a in range(self.ndim)]
         return [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in rates]
@@ -186,8 +185,8 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
         label = node.name or (repr(op) if isinstance(op, Layer) else type(op).__name__.lower())
         if isinstance(op, Sum | Concat):
             shapes = list(dict.fromkeys(flat.nodes[i].shape for i in inputs))
-            means = [max(s) == 1 for s in shapes]
-            if any(means) and not all(means):
+            widest = tuple(map(max, zip(*shapes)))
+            if len(shapes) > 1 and all(n in (1, m) for s in shapes for n, m in zip(s, widest)):
                 raise ValueError(
                     f"network: got {label}, where a mean over the image (attention, a gate, a "
                     'pooled branch) meets a map; takes hold="global" in the importer, or the '
@@ -199,6 +198,11 @@ def _write(flat: Flat, graph: Graph, gains: Gains, source: int, image: Shape) ->
                     f"{' and '.join('x'.join(map(str, s)) for s in shapes)} pixels; takes an "
                     "image on which they agree"
                 )
+        elif isinstance(op, Endless) and not isinstance(op, GlobalAvgPool):
+            raise ValueError(
+                f"network: got {label} ({op.called()}), through which no ERF is predicted; takes "
+                "the network up to a map before it, see until()"
+            )
         else:
             assert isinstance(op, Layer)
             step = op.step(graph.ndim)
@@ -272,14 +276,16 @@ def edges(flat: Flat) -> dict[Port, list[GridEdge]]:
 def _edge(flat: Flat, index: int, link: Link) -> GridEdge:
     node, reader = flat.nodes[index], (index, link.target)
     if not node.spatial:
-        mixes = isinstance(node.op, Channels) or not isinstance(node.op, Sum | Concat) and (
-            sum(k.target == link.target and k.input == link.input for k in node.links) > 1
+        mixes = (
+            isinstance(node.op, Channels)
+            or not isinstance(node.op, Sum | Concat)
+            and (sum(k.target == link.target and k.input == link.input for k in node.links) > 1)
         )
         kind = "random" if mixes else "fixed"
         return GridEdge(reader, link.gain, kind, STILL, flat.still, _gate(node, link.source))
     step, terms = node.step, lambda: flat.terms(index)
     if step is None:  # the power that a mean of so many pixels keeps
-        size = math.prod(node.before)
+        size = math.prod(node.before) // math.prod(node.shape)
         gain = link.gain / size if flat.kind == "variance" else link.gain
         return GridEdge(reader, gain, "fixed", index, terms, None, 1 / size)
     if isinstance(node.op, MaxPool):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.imported import Spatial
-from erftheory.network.layers import AvgPool, GlobalAvgPool, Layer, Step, Upsample
+from erftheory.network.layers import AvgPool, Layer, Step, Upsample
 
 Matrix = Any  # a sparse array (pixels in, pixels out), or None for the identity
 Terms = tuple[tuple[float, tuple[Matrix, ...]], ...]  # weighted products of axes, added up
@@ -28,7 +29,9 @@ TORUS = "torus"  # every grid closed to a ring: nothing is lost, as on the unbou
 def size_after(op: Layer, step: Step | None, before: Shape, mode: str) -> Shape:
     """Pixels behind a layer, one entry an axis; below 1 where the image is too small."""
     if step is None:
-        return (1,) * len(before) if isinstance(op, GlobalAvgPool) else before
+        if not isinstance(op, GlobalAvgPool):
+            return before
+        return tuple(1 if any(ways) else n for n, ways in zip(before, op.reach(len(before))))
     if mode == TORUS:
         return tuple(n * s if step.up else n // s for n, s in zip(before, step.stride))
     found = []
@@ -46,7 +49,8 @@ def terms(op: Layer, step: Step | None, before: Shape, mode: str, linear: bool) 
     """
     if step is None:
         assert isinstance(op, GlobalAvgPool)
-        return ((1.0, tuple(_mean(n) for n in before)),)
+        ways = op.reach(len(before))
+        return ((1.0, tuple(_mean(n) if any(w) else None for n, w in zip(before, ways))),)
     if isinstance(op, Spatial) and mode != TORUS:
         mode = "zeros"  # pads and crops of the model itself, which say what they fill in
     if isinstance(op, Upsample) and op.mode == "bilinear" and mode != TORUS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -68,7 +68,8 @@ class ReceptiveField:
 
     Attributes:
       size: extent of the kernels as declared (zero taps and holes count), never clipped to an
-        image; `math.inf` with a global operation. The largest over output phases.
+        image; `math.inf` along an axis that some operation reads to its end (a global mean,
+        attention, a recurrence). The largest over output phases.
       stride: input pixels per output pixel.
       padding: effective padding: the field of output 0 starts at −padding.
       center: input index of the field's centre for output 0.
@@ -76,7 +77,8 @@ class ReceptiveField:
         are rarely aligned phase by phase; `advise` judges their mean.
       phases: with up-sampling, the field of each output phase (row-major), else just this one.
       lookback: input pixels before the output's own place, stride · index (a signal's past).
-      lookahead: input pixels after it: the latency of a 1-D net, in samples.
+      lookahead: input pixels after it: the latency of a 1-D net, in samples. A recurrence looks
+        back without end, and ahead as far as what lies around it.
       spacing: distance of pixels in a physical unit, if one was given.
       unbounded: of an infinite field, which operation makes it so and how to do without; else "".
     """
@@ -148,23 +150,36 @@ def receptive_field(
     graph = network.graph
     unit = parse_spacing(spacing, graph.ndim)
     stride = tuple(map(_number, graph.rate))
-    ndim = graph.ndim
-    if graph.has_global:
-        all_of_it = (math.inf,) * ndim
-        unknown = (math.nan,) * ndim
-        return ReceptiveField(
-            all_of_it, stride, all_of_it, unknown, True, (), all_of_it, all_of_it, unit,
-            unbounded(network),
-        )  # fmt: skip
-    walk = build(network, "gradient")
-    found = Phases(phase_spans(walk, extent(walk, loose=True)), stride)
+    walk = build(network, "gradient", endless=True)
+    found = Phases(phase_spans(walk, extent(walk, loose=True)), stride, graph.reach)
     size = found.spans.largest()
-    base = found[0] if found[0].size == size else found[found.spans.widest()]
+    base = found[0] if found.finite(0).size == size else found[found.spans.widest()]
     back, ahead = found.spans.ways(graph.rate)
-    return ReceptiveField(
+    whole = ReceptiveField(
         size, stride, base.padding, base.center, found.spans.aligned, found,
-        tuple(map(_number, back)), tuple(map(_number, ahead)), unit,
+        tuple(map(_number, back)), tuple(map(_number, ahead)), unit, unbounded(network),
     )  # fmt: skip
+    return _opened(whole, graph.reach)
+
+
+def _opened(field: ReceptiveField, reach: Sequence[tuple[bool, bool]]) -> ReceptiveField:
+    """The same field without an end where an axis is read to it."""
+    if not any(map(any, reach)):
+        return field
+    ways = list(zip(*reach))
+    either = tuple(map(any, reach))
+
+    def end(values: Sequence[Any], which: Sequence[bool], by: float) -> tuple[Any, ...]:
+        return tuple(by if w else v for v, w in zip(values, which))
+
+    return replace(
+        field,
+        size=end(field.size, either, math.inf),
+        padding=end(field.padding, ways[0], math.inf),
+        center=end(field.center, either, math.nan),
+        lookback=end(field.lookback, ways[0], math.inf),
+        lookahead=end(field.lookahead, ways[1], math.inf),
+    )
 
 
 def _number(value: Fraction) -> int | Fraction:
@@ -174,8 +189,13 @@ def _number(value: Fraction) -> int | Fraction:
 class Phases(Sequence[ReceptiveField]):
     """The field of each output phase, row-major, made when it is asked for."""
 
-    def __init__(self, spans: PhaseSpans, stride: tuple[int | Fraction, ...]):
-        self.spans, self._stride = spans, stride
+    def __init__(
+        self,
+        spans: PhaseSpans,
+        stride: tuple[int | Fraction, ...],
+        reach: Sequence[tuple[bool, bool]] = (),
+    ):
+        self.spans, self._stride, self._reach = spans, stride, reach
 
     def __len__(self) -> int:
         return math.prod(self.spans.counts)
@@ -183,7 +203,10 @@ class Phases(Sequence[ReceptiveField]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        index = range(len(self))[index]
+        return _opened(self.finite(range(len(self))[index]), self._reach)
+
+    def finite(self, index: int) -> ReceptiveField:
+        """A phase's field as if no axis were read to its end."""
         phase = tuple(int(i) for i in np.unravel_index(index, self.spans.counts))
         pixels, aligned, stride = self.spans.at(phase), self.spans.aligned_at(phase), self._stride
         if pixels is None:

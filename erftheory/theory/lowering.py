@@ -16,12 +16,17 @@ from erftheory.theory.fixed import PlaneLags
 from erftheory.theory.gains import Gains, Link, structural_gains
 from erftheory.theory.lags import Moments, second_moments
 from erftheory.theory.slopes import mask_gate, slope_gate
+from erftheory.theory.unbounded import refuse_unbounded
 from erftheory.theory.walk import Edge, Factor, Gate, Port, RawEdge, Walk, merge_factors
 from erftheory.theory.weights import Weight, power, to_float
 
 
 def build(
-    network: Network, signal: str = "variance", gains: Gains | None = None, raw: bool = False
+    network: Network,
+    signal: str = "variance",
+    gains: Gains | None = None,
+    raw: bool = False,
+    endless: bool = False,
 ) -> Walk:
     """The walk of a network.
 
@@ -29,16 +34,14 @@ def build(
       signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
       gains: power gain of every link, from the forward pass; None weights every tap as given.
       raw: weights of edges are the numbers of equal edges, not probabilities.
+      endless: what reads whole axes is taken as passing every pixel alone.
 
     Raises:
       ValueError: a global operation, whose receptive field has no end.
     """
     graph = network.graph
-    if graph.has_global:
-        raise ValueError(
-            "network: got a global operation (its receptive field is unbounded); takes a network "
-            'up to its last feature map, see until(), or one read with hold="global"'
-        )
+    if not endless:
+        refuse_unbounded(network)
     if gains is None:
         gains = structural_gains(graph, signal)
     return _Lowering(graph, _fine(graph), signal, gains, raw).walk()

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.graph import Concat, Sum
 from erftheory.network.layers import (
     Activation,
     BatchNorm,
     Conv,
     ConvTranspose,
-    GlobalAvgPool,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
@@ -134,8 +134,9 @@ def _behind(flat: Any, index: int, rim: Rim) -> Rim:
         one = np.ones(node.shape)
         return Rim(one, one, one)
     if isinstance(op, GlobalAvgPool):
-        one = np.ones(node.shape)
-        return Rim(one * rim.power.mean(), one * rim.mean.mean(), one * rim.level.mean())
+        reads = tuple(a for a, ways in enumerate(op.reach(len(node.shape))) if any(ways))
+        maps = (rim.power, rim.mean, rim.level)
+        return Rim(*(values.mean(reads, keepdims=True) for values in maps))
     if node.step is None:
         return rim
     if isinstance(op, Conv | ConvTranspose):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erftheory.network.base import Network
+from erftheory.network.endless import Endless
 from erftheory.network.graph import Input, Loop
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, Layer
@@ -122,7 +123,8 @@ def summary(
     for index, node in enumerate(graph.nodes):
         if isinstance(node.op, Input):
             continue
-        if isinstance(node.op, Layer) and node.op.step(graph.ndim) is None and not graph.has_global:
+        still = isinstance(node.op, Layer) and node.op.step(graph.ndim) is None
+        if still and not isinstance(node.op, Endless):
             continue
         label = f"repeated {node.op.times} times" if isinstance(node.op, Loop) else repr(node.op)
         end = index

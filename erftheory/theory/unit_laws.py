@@ -12,13 +12,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
+from erftheory.network.endless import Along, Endless, GlobalAvgPool, Recurrent
 from erftheory.network.imported import Channels, Scale, Spatial
 from erftheory.network.layers import (
     Activation,
     AvgPool,
     BatchNorm,
     Dropout,
-    GlobalAvgPool,
     InstanceNorm,
     Layer,
     MaxPool,
@@ -48,9 +48,7 @@ def _activation(op: Activation, ndim: int, law: Law) -> Passed:
 def _batch_norm(op: BatchNorm | InstanceNorm, ndim: int, law: Law) -> Passed:
     variance = law.variance
     exact = not isinstance(variance, float)
-    return Passed(
-        dist.normalised(law), 1 / (Fraction(variance) if exact else to_float(variance))
-    )
+    return Passed(dist.normalised(law), 1 / (Fraction(variance) if exact else to_float(variance)))
 
 
 def _dropout(op: Dropout, ndim: int, law: Law) -> Passed:
@@ -87,6 +85,13 @@ def _same(op: Layer, ndim: int, law: Law) -> Passed:
     return Passed(law, 1)
 
 
+def _none(op: Endless, ndim: int, law: Law) -> Passed:
+    raise ValueError(
+        f"network: got a {op.called()}, through which no ERF is predicted; takes the network up to "
+        "a map before it, see until()"
+    )
+
+
 UNIT_LAWS: dict[type, Callable[..., Passed]] = {
     Activation: _activation,
     BatchNorm: _batch_norm,
@@ -99,6 +104,8 @@ UNIT_LAWS: dict[type, Callable[..., Passed]] = {
     Spatial: _fixed,
     Channels: _same,
     GlobalAvgPool: _same,  # no gain of its own that a finite map could show
+    Recurrent: _none,
+    Along: _none,
 }
 
 

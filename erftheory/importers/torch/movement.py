@@ -16,6 +16,7 @@ from erftheory.importers.signals import (
     CHANNEL,
     Constant,
     Global,
+    Listed,
     Signal,
     Unreadable,
     Value,
@@ -102,18 +103,19 @@ def _stacked(make, out, values, axis=0):
 
 def cut(make: Assembler, x: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
     """Entries start, start + step, … before `end` of a dimension."""
-    if not isinstance(x, Signal):
+    if not isinstance(x, Signal | Listed):
         return x
-    first, last, stride = [0] * len(x.dims), list(x.shape), [1] * len(x.dims)
+    rank = len(x.shape)
+    first, last, stride = [0] * rank, list(x.shape), [1] * rank
     first[axis], last[axis], stride[axis] = start, end, step
     return movement.sliced(make, x, first, last, stride)
 
 
 def _parts(make, out, x, sizes=None, axis=0, *more):
     """Pieces whose sizes the result's shapes tell."""
-    if not isinstance(x, Signal):
+    if not isinstance(x, Signal | Listed):
         return [x] * len(out)
-    axis, start, found = int(axis) % len(x.dims), 0, []
+    axis, start, found = int(axis) % len(x.shape), 0, []
     for shape in out:
         found.append(cut(make, x, axis, start, start + shape[axis]))
         start += shape[axis]
@@ -143,17 +145,17 @@ def _unbound(make, out, x, axis=0):
 
 
 def _sliced(make, out, x, axis=0, start=None, end=None, step=1):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Signal | Listed):
         return x
-    axis %= len(x.dims)
+    axis %= len(x.shape)
     span = range(*slice(start, end, step).indices(x.shape[axis]))
     return cut(make, x, axis, span.start, max(span.start, span.stop), step)
 
 
 def _narrowed(make, out, x, axis, start, length):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Signal | Listed):
         return x
-    axis %= len(x.dims)
+    axis %= len(x.shape)
     start %= x.shape[axis]
     return cut(make, x, axis, start, start + length)
 

@@ -122,9 +122,12 @@ class Reader:
                     return self._own(self.rules[rule], inside, shapes(val))
             if space != "aten":
                 raise Unreadable("an operation without a rule")
-            if self.search and name in OVER and isinstance(args[0], Signal):
+            if self.search and isinstance(args[0], Signal):
                 rank = len(args[0].dims)
-                slid_over(args[0], range(rank - OVER[name], rank))
+                if name in OVER:
+                    slid_over(args[0], range(rank - OVER[name], rank))
+                if name in aten.RECURRENT:
+                    slid_over(args[0], [aten.runs_along(args[0].shape, args[-1] is True)])
             plainly = name.removesuffix("_") if written else name
             if written:
                 self._check_write(node)

@@ -6,8 +6,9 @@ operation's own arguments, positional in the order of ATen's schema.
 
 from __future__ import annotations
 
+import math
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 from erftheory.importers import onnx_rules, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.onnx_norms import layer_norm
-from erftheory.importers.pointwise import refuse_partial
 from erftheory.importers.signals import (
+    BESIDE,
     CHANNEL,
     Constant,
     Global,
+    Listed,
     Partial,
     Signal,
     Unreadable,
@@ -30,7 +32,7 @@ from erftheory.importers.signals import (
 )
 from erftheory.importers.torch import movement
 from erftheory.importers.torch import windows as sliding
-from erftheory.importers.torch.values import listed, pixels, value
+from erftheory.importers.torch.values import listed, mapped, pixels, value
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,
@@ -92,7 +94,13 @@ def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: di
     """
     first: Any = args[0] if args else None
     if any(isinstance(v, Partial) for v in pixels((args, kwargs))):
-        return _going_on(make, name, out, args, kwargs)
+        found = _going_on(make, name, out, args, kwargs)
+        if found is not None:
+            return found
+        args, kwargs = mapped(make.opened, args), mapped(make.opened, kwargs)
+        first = args[0] if args else None
+    if any(isinstance(v, Listed) for v in pixels((args, kwargs))):
+        return _of_listed(make, name, full, out, args, kwargs)
     if name in LINEAR:
         return make.pointwise(first, "linear")
     if name in CURVES:
@@ -113,14 +121,33 @@ def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: di
 
 
 def _going_on(make: Assembler, name: str, out: Any, args: Any, kwargs: dict) -> Any:
-    """A reduction over some axes goes on over the others, or is scaled."""
+    """A reduction over some axes goes on over the others, or is scaled; else None."""
     (found, *more) = pixels((args, kwargs))
     if name in REDUCTIONS and not more:
         return _reduced(make, name, out, *args, **kwargs)
     scaled = name in ("mul", "div") and found is args[0] and not more
-    if not (name in LINEAR or scaled):
-        refuse_partial([found])
-    return found
+    if name in ("sub", "div") and any(isinstance(v, Signal) for v in (found, *more)):
+        return _binary(make, BINARY[name], *args, **kwargs)  # a statistic
+    return found if name in LINEAR or scaled else None
+
+
+def _of_listed(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: dict) -> Any:
+    """Different pixels one behind the other: what acts on each alone, or cuts them apart."""
+    x, *rest = args
+    if not isinstance(x, Listed) or len(pixels((args, kwargs))) > 1:
+        if name in ("cat", "concat", "concatenate"):
+            return movement.RULES[name](make, out, *args, **kwargs)
+        raise Unreadable(BESIDE)
+    if name in CUTS:
+        return movement.RULES[name](make, out, x, *rest, **kwargs)
+    alone = (
+        name in LINEAR or name in CURVES or name in OTHER or name in ALONE
+        or (BINARY.get(full) or BINARY.get(name))
+        or (name.startswith("conv") and math.prod(args[1].shape[2:]) == 1)
+    )  # fmt: skip
+    if not alone or isinstance(out, list):
+        raise Unreadable(BESIDE)
+    return x.mapped(lambda v, shape: apply(make, name, full, shape, (v, *rest), kwargs), out)
 
 
 def _binary(make, kind, a, b, *more, alpha=1, **_):
@@ -214,8 +241,15 @@ def _softmax(make, out, x, axis, *more, **_):
     return onnx_rules.softmax(make, {"axis": axis}, [x])
 
 
+def _running_sum(make, out, x, axis, **_):
+    if not isinstance(x, Signal) or not spatial(x.dims[axis]):
+        return _along(make, out, x, axis)
+    found = make.running(x, int(axis) % len(x.dims))
+    return [found] * len(out) if isinstance(out, list) else found
+
+
 def _along(make, out, x, *args, **kwargs):
-    """Sorting, running sums: along channels each pixel is alone."""
+    """Sorting: along channels each pixel is alone."""
     axis = args[0] if args and isinstance(args[0], int) else kwargs.get("dim", -1)
     if isinstance(x, Signal) and spatial(x.dims[axis]):
         raise Unreadable("an operation that runs along the whole image")
@@ -284,16 +318,23 @@ def _attention(make, out, q, k, v, mask=None, dropout=0.0, is_causal=False, **mo
 
 
 def _recurrent(make, out, x, states, params, biases, layers, dropout, train, both, first=False):
-    """Along channels or another dimension that is not the image's, each pixel is alone."""
+    """Along an axis of the image it looks back without end; in another dimension, such as
+    channels, each pixel is alone."""
     if isinstance(x, Constant):
         raise Unreadable("a recurrence whose state alone depends on the image")
     if not isinstance(x, Signal):
         return [replace(x, mixed=True)] * len(out)
-    time = int(first) if len(x.dims) == 3 else 0
-    if spatial(x.dims[time]):
-        raise Unreadable("a recurrence along the image, which looks back without end")
-    found = make.select(x, (*x.dims[:-1], plain(CHANNEL, out[0][-1])))
-    return [make.pointwise(found, "other")]
+    time = runs_along(x.shape, first)
+    channels = plain(CHANNEL, out[0][-1])
+    if not spatial(x.dims[time]):
+        found = make.select(x, (*x.dims[:-1], channels))
+        return [make.pointwise(found, "other")]
+    return make.recurrence(x, time, len(x.dims) - 1, out[0][-1], "both" if both else "forward")
+
+
+def runs_along(shape: Sequence[int], first: bool) -> int:
+    """The dimension that a recurrence runs along; `first`: the batch is the first one."""
+    return int(first) if len(shape) == 3 else 0
 
 
 # ---- normalisations -----------------------------------------------------------------------------
@@ -348,6 +389,10 @@ def _over_last(layer: Callable[[], Layer]) -> Callable:
     return rule
 
 
+# further operations of each pixel alone
+ALONE = ("batch_norm", "leaky_relu", "prelu", "elu", "gelu", "clamp", "clip", "hardtanh")
+CUTS = ("split", "split_with_sizes", "chunk", "slice", "narrow")
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 RULES: dict[str, Callable] = {
     **movement.RULES,
     **sliding.RULES,
@@ -364,12 +409,13 @@ RULES: dict[str, Callable] = {
     "elu": _elu,
     "gelu": _gelu, "glu": _gated, "where": _where, "masked_fill": _masked,
     "softmax": _softmax, "_softmax": _softmax, "log_softmax": _softmax, "_log_softmax": _softmax,
-    "softmin": _softmax, "cumsum": _along, "cumprod": _along, "sort": _along, "argsort": _along,
-    "logcumsumexp": _along, "topk": _top,
+    "softmin": _softmax, "cumsum": _running_sum, "cumprod": _running_sum, "cummax": _running_sum,
+    "cummin": _running_sum, "logcumsumexp": _running_sum, "sort": _along, "argsort": _along,
+    "topk": _top,
     "linear": _linear, "matmul": _product, "mm": _product, "bmm": _product,
     "addmm": _added_product, "baddbmm": _added_product, "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
-    "lstm": _recurrent, "gru": _recurrent, "rnn_tanh": _recurrent, "rnn_relu": _recurrent,
+    **dict.fromkeys(RECURRENT, _recurrent),
     "batch_norm": _batch_norm, "native_batch_norm": _batch_norm, "instance_norm": _instance_norm,
     "_native_batch_norm_legit_no_training": _without_training,
     "group_norm": _group_norm, "native_group_norm": _native_group_norm,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from erftheory.importers.constants import LARGEST
-from erftheory.importers.signals import Constant, Global, Partial, Signal, Unreadable, Value
+from erftheory.importers.signals import Constant, Global, Listed, Partial, Signal, Unreadable, Value
 
 # operations that keep a factor of a normalisation one, by name
 _PASSED = frozenset((
@@ -124,9 +124,18 @@ def flat(args: Any) -> list[Any]:
     return [args]
 
 
+def mapped(function: Callable[[Partial], Any], args: Any) -> Any:
+    """Arguments with a function of every `Partial` in its place."""
+    if isinstance(args, (list, tuple)):
+        return type(args)(mapped(function, a) for a in args)
+    if isinstance(args, dict):
+        return {k: mapped(function, v) for k, v in args.items()}
+    return function(args) if isinstance(args, Partial) else args
+
+
 def pixels(args: Any) -> list[Value]:
     """The arguments that depend on the image."""
-    return [a for a in flat(args) if isinstance(a, Signal | Global | Partial)]
+    return [a for a in flat(args) if isinstance(a, Signal | Global | Partial | Listed)]
 
 
 def _root(name: str, inputs: Sequence[Constant], args: Sequence[Any]) -> str:

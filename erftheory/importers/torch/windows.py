@@ -11,7 +11,7 @@ import numpy as np
 from erftheory.importers import movement, onnx_rules, windows
 from erftheory.importers.onnx_movement import resized
 from erftheory.importers.patches import unfolded
-from erftheory.importers.signals import Constant, Signal, Unreadable, Value, plain, spatial
+from erftheory.importers.signals import Constant, Partial, Signal, Value, plain, spatial
 from erftheory.importers.torch.values import integers, value
 
 
@@ -131,6 +131,10 @@ def _adapted(make: Any, image: Value, sizes: Sequence[int], kind: str) -> Value:
     places = list(range(rank - len(sizes), rank))
     if set(sizes) == {1}:
         return make.reduce(image, places, kind, keep=True)
+    ends = [p for p, m in zip(places, sizes) if m == 1 and image.shape[p] > 1]
+    if any(spatial(image.dims[p]) for p in ends):
+        image = make.reduce(image, ends, kind, keep=True)
+        image = make.opened(image) if isinstance(image, Partial) else image
     found: Signal = make.flush(make.settle(image))
     rows, shape = [], list(found.shape)
     for place, m in zip(places, sizes):
@@ -217,12 +221,26 @@ def _im2col(make, out, image, kernel, dilation, padding, stride):
     return movement.reshaped(make, turned, out)
 
 
-def _refused(make, out, *args, **more):
-    raise Unreadable("patches that are added up where they overlap")
+def _col2im(make, out, image, size, kernel, dilation, padding, stride):
+    """Patches added up where they overlap: a transposed convolution, whose taps read a channel
+    each."""
+    if not isinstance(image, Signal):
+        return image
+    k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
+    n, c = image.shape[0], out[1]
+    grid = [(m + 2 * b - e * (a - 1) - 1) // t + 1 for m, a, e, b, t in zip(out[2:], k, d, p, s)]
+    more = [m - ((g - 1) * t - 2 * b + e * (a - 1) + 1)
+            for m, g, a, e, b, t in zip(out[2:], grid, k, d, p, s)]  # fmt: skip
+    count = k[0] * k[1]
+    taps = np.tile(np.eye(count).reshape(count, 1, *k), (c, 1, 1, 1))
+    weight = Constant(taps.shape, lambda: taps)
+    image = make.settle(movement.reshaped(make, image, (n, c * count, *grid)))
+    return _transposed(2)(make, out, image, weight, None, s, p, more, c, d)
 
 
 RULES: dict[str, Callable] = {
-    "convolution": _either, "im2col": batched(_im2col, 2), "unfold": _unfold, "col2im": _refused,
+    "convolution": _either, "unfold": _unfold, "im2col": batched(_im2col, 2),
+    "col2im": batched(_col2im, 1),
 }  # fmt: skip
 OVER: dict[str, int] = {}  # operations whose windows say which axes are pixels, and how many
 for _n in (1, 2, 3):
