@@ -313,3 +313,38 @@ def test_the_referee_refuses_what_it_cannot_run():
         judge(Chain(Conv(1, channels=3), Residual(Conv(1, channels=2)), ndim=1))
     with pytest.raises(NotImplementedError):
         judge(Chain(BatchNorm(), ndim=1))
+
+
+LAST, PAIR = AvgPool(2, stride=1, padding="causal"), Conv(2, padding="causal")
+INSIDE = AvgPool(2, stride=1, dilation=2, padding=((1, 1),), count_include_pad=False)
+UNEQUAL = Branches(
+    MaxPool(3, stride=1, padding=1), AvgPool(2, stride=1, padding="causal"), merge="sum"
+)
+
+
+def chain(*parts: Network, ndim: int = 1) -> Chain:
+    return Chain(*(part.named(f"p{i}") for i, part in enumerate(parts)), ndim=ndim)
+
+
+# what the long run of two thousand networks found, made small
+FOUND = {
+    "products turned round between identities": Case(
+        chain(LAST, Residual(Residual(Conv(1)) * 2), PAIR, LAST), "lecun", (3,), (8,), 6, (4, 3)
+    ),
+    "a rim that does more to the second unit": Case(
+        chain(INSIDE, Residual(Residual(Conv(3, dilation=2)))), "xavier", (-1,), (4,), 28, (3, 5)
+    ),
+    "nothing arrives on a lattice": Case(
+        chain(UNEQUAL, Upsample(3, mode="bilinear"), Conv(2, dilation=2, padding="causal"), ndim=2),
+        "he", (0, 1), (8, 4), 4, (3, 8),
+    ),
+    "a repetition that moves nothing": Case(
+        chain(MaxPool(2), AvgPool(1) * 2), "xavier", (0,), (12,), 28, (5, 1)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_the_long_run_found(name):
+    case = FOUND[name]
+    assert not blamed(case, findings(case, compiled=case.network.ndim == 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from math import lcm
 from typing import Any
 
@@ -232,24 +233,42 @@ class _Grid:
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
         if graph.has_global or aligned:
             return [None] * len(units)
+        # output units after which the pattern of strides repeats
+        period = [
+            int(lcm(*(rate[a].numerator for rate in graph.rates)) / graph.rate[a])
+            for a in range(graph.ndim)
+        ]
+        phases = [tuple(v % n for v, n in zip(u, period)) for u in units]
         torus = ring_of(graph, self.flat)
-        flat = flatten(self.network, torus, self.kind, self.init, layers.TORUS)
-        flat.divide(self.flat.rims)
-        phases = {u: tuple(v % n for v, n in zip(u, flat.shape)) for u in units}
-        chosen = sorted(set(phases.values()))
-        found = pull(flat, chosen)
-        beside = pull(flat, chosen, absolute=True) if self.flat.signed else found
-        sums: dict[tuple[int, ...], _Mass | None] = {}
-        for i, phase in enumerate(chosen):
-            total, whole = (math.prod(float(part[i].sum()) for part in s.parts) * math.exp(s.scale)
-                            for s in (found, beside))  # fmt: skip
-            log = found.mass - mass
-            sums[phase] = (
-                (log + math.log(abs(total)), math.copysign(1.0, total))
-                if abs(total) > 1e-9 * whole  # else what is left of a signed sum is rounding
-                else None
-            )
-        return [sums[phases[u]] for u in units]
+        sums = _torus_masses(
+            self.network, getattr(self.network, "whole", None), self.kind, self.init, torus,
+            tuple(sorted(set(phases))), tuple(sorted(self.flat.rims.items())), self.flat.signed,
+        )  # fmt: skip
+        return [s and (s[0] - mass, s[1]) for s in (sums[phase] for phase in phases)]
+
+
+@lru_cache(maxsize=64)
+def _torus_masses(
+    network: Network, whole: Graph | None, kind: str, init: Init | None, torus: tuple[int, ...],
+    chosen: tuple[tuple[int, ...], ...], rims: tuple, signed: bool,
+) -> dict[tuple[int, ...], _Mass | None]:  # fmt: skip
+    """Logs and signs of the masses of units on the plane; `whole` tells parts of networks apart."""
+    flat = flatten(network, torus, kind, init, layers.TORUS)
+    flat.divide(dict(rims))
+    found = pull(flat, list(chosen))
+    beside = pull(flat, list(chosen), absolute=True) if signed else found
+    sums: dict[tuple[int, ...], _Mass | None] = {}
+    for i, phase in enumerate(chosen):
+        total, all_of_it = (
+            math.prod(float(part[i].sum()) for part in s.parts) * math.exp(s.scale)
+            for s in (found, beside)
+        )
+        sums[phase] = (
+            (found.mass + math.log(abs(total)), math.copysign(1.0, total))
+            if abs(total) > 1e-9 * all_of_it  # else what is left of a signed sum is rounding
+            else None
+        )
+    return sums
 
 
 def ring_of(graph: Graph, flat: Flat, grid: tuple[int, ...] | None = None) -> tuple[int, ...]:

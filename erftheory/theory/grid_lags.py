@@ -169,7 +169,7 @@ class ImageLags:
         allowed: Callable[[Lag], bool], turned: Callable[[Lag], bool],
     ) -> Iterator[tuple[Lag, GridEdge]]:  # fmt: skip
         """Products of two gradients that come to one port by two edges, by lag of the readers."""
-        if e.still and f.still:
+        if e.still and f.still and not (any(lag) and turned(lag)):
             if allowed(lag):
                 yield lag, GridEdge(None, factor, "random", STILL, e.terms)
             return

@@ -30,6 +30,7 @@ from erftheory.theory.prepare import prepare
 from erftheory.theory.pulling import Unreached
 
 PHASES = 64  # phases up to which maps are made of all; beyond, of so many on diagonals
+KEPT = 20_000_000  # pixels of maps that are kept, or made for one corner
 ROUNDING = 1e-13  # below it a share is what floats leave of none
 
 Sides = tuple[tuple[int, int], ...]  # input pixels (before, after) an axis
@@ -65,6 +66,7 @@ class Influence:
         self.some = list(chosen(phases))
         behind = size_behind(network.graph, tile)
         self.output = tuple(n or 0 for n in behind)
+        self._kept: list[ERF] | None = None
         self._shares: dict[tuple[int, ...], np.ndarray] = {}
 
     def reach(self, share: float) -> Sides:
@@ -145,26 +147,48 @@ class Influence:
         return float(found[tuple(kept)].max(initial=0.0))
 
     def _corner(self, tile: tuple[int, ...], margin: Sides, sides: tuple[int, ...]) -> float:
-        image, cell = [], []
+        """The largest share by which the map of a unit near a corner is off.
+
+        A rim that changes weights may do more to a unit farther from it, so all cells count whose
+        units see it; of large maps those near the corner, along its edges and its diagonal.
+        """
+        image, cells = [], []
         for axis, (side, n, (before, after)) in enumerate(zip(sides, tile, margin)):
             g, (low, high) = self.grid[axis], self.whole[axis]
+            first, last = before // g, max(before, low) // g
+            if side == 1:
+                first, last = after // g, max(after, high) // g
             # what lies farther than the field makes no difference
-            size = before + g + high if side == 0 else low + g + after
-            size = min(n, up(size, g, n))
+            size = min(n, up((last + 1) * g + (high if side == 0 else low), g, n))
+            last = min(last, size // g - 1 - (after if side == 0 else before) // g)
             image.append(size)
-            cell.append(before // g if side == 0 else (size - after) // g - 1)
+            ways = range(first, max(first, last) + 1)
+            cells.append([c if side == 0 else (size - c * g) // g - 1 for c in ways])
         worst = 0.0
-        beside = self._plane() if self.moved else iter(())
         try:
-            for erf in self._units(tuple(image), cell):
-                lost = erf.metadata["lost"]
-                if lost is not None and self.moved:
-                    starts = [low - c * g for (low, _), c, g in zip(self.whole, cell, self.grid)]
+            for cell in _near_corner(cells, math.prod(image) * len(self.some)):
+                starts = [low - c * g for (low, _), c, g in zip(self.whole, cell, self.grid)]
+                beside = self._plane_maps()
+                for erf in self._units(tuple(image), list(cell)):
+                    lost = erf.metadata["lost"]
+                    if lost is None:
+                        return math.inf
                     lost = _apart(next(beside).map, erf.map * (1 - lost), starts)
-                worst = max(worst, math.inf if lost is None else lost)
+                    worst = max(worst, lost)
         except Unreached:
             return 1.0
         return worst
+
+    def _plane_maps(self) -> Iterator[ERF]:
+        """`_plane`, kept where that takes little memory."""
+        if self._kept is None:
+            pixels = math.prod(
+                low + g + high for (low, high), g in zip(self.whole, self.grid)
+            ) * len(self.some)  # fmt: skip
+            if pixels > KEPT:
+                return self._plane()
+            self._kept = list(self._plane())
+        return iter(self._kept)
 
     def _beyond(self, share: float) -> Sides:
         """Margins that leave out at most `share` of the plane's map on each side, any phase."""
@@ -199,6 +223,21 @@ class Influence:
             for phase in self.some
         ]
         return exact_units(self.network, image, units, self.signal, self.init)
+
+
+def _near_corner(cells: list[list[int]], cost: int) -> list[tuple[int, ...]]:
+    """The cells whose units are looked at, of `cost` pixels each: all, or those on the corner's
+    edges and its diagonal, or the corner's own."""
+    every = list(product(*cells))
+    if cost * len(every) <= KEPT:
+        return every
+    found = [every[0]]
+    for k in range(1, max(map(len, cells))):
+        near = [line[min(k, len(line) - 1)] for line in cells]
+        found.append(tuple(near))
+        for axis, n in enumerate(near):
+            found.append(tuple(n if a == axis else c[0] for a, c in enumerate(cells)))
+    return list(dict.fromkeys(found))[: max(1, KEPT // cost)]
 
 
 def _apart(plane: np.ndarray, tile: np.ndarray, starts: list[int]) -> float:

@@ -127,6 +127,8 @@ def _finer(values: np.ndarray, axis: int, factor: int) -> np.ndarray:
 
 def _convolved(signal: Sparse, kernel: Kernel, spacing: Place) -> Sparse:
     values: np.ndarray = signal.values
+    if not values.size:  # nothing arrives
+        return signal
     step = list(signal.step)
     reach = []
     for axis, (k, s) in enumerate(zip(kernel.shape, spacing)):

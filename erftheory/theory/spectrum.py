@@ -214,7 +214,8 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         for f in edge.factors:
             if isinstance(f.kernel, Walk):
                 inner = self.power(self.fold(f.kernel), f.count)
-                values = inner.values if values is None else values * inner.values
+                if inner.values is not None:  # it does move pixels
+                    values = inner.values if values is None else values * inner.values
                 shift = tuple(a + b for a, b in zip(shift, inner.shift))
         shift = tuple(a + 2 * b for a, b in zip(shift, edge.shift))
         result = Spectrum(values, shift)
