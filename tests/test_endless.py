@@ -7,7 +7,6 @@ predicted ones.
 
 from __future__ import annotations
 
-import copy
 import math
 
 import flax.linen as linen
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from jax import lax
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from reached import Net, agrees, torch_reached
 from torch import nn
 
 from erftheory import (
@@ -47,48 +47,6 @@ from erftheory import (
 from erftheory.network.endless import Along
 
 INF = math.inf
-
-
-def agrees(network, reached: np.ndarray, unit: tuple[int, ...]) -> None:
-    """`reached`: booleans over the image, the pixels that the model's unit depends on."""
-    field = receptive_field(network)
-    for axis, (back, ahead) in enumerate(zip(field.lookback, field.lookahead)):
-        others = tuple(a for a in range(reached.ndim) if a != axis)
-        rows = np.flatnonzero(reached.any(others))
-        place = field.stride[axis] * unit[axis]
-        first = 0 if back == INF else place - back
-        last = reached.shape[axis] - 1 if ahead == INF else place + ahead
-        assert 0 <= first and last < reached.shape[axis], "the unit is too near the rim"
-        assert (rows[0], rows[-1]) == (first, last), f"axis {axis} of {field}"
-        assert (field.size[axis] == INF) == (INF in (back, ahead))
-        assert math.isnan(field.center[axis]) == (field.size[axis] == INF)
-
-
-class Net(nn.Module):
-    """What a function makes of the layers that it is given."""
-
-    def __init__(self, function, **layers):
-        super().__init__()
-        self.function = function
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-def torch_reached(model: nn.Module, shape, unit, places) -> np.ndarray:
-    torch.manual_seed(0)
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.5)
-    model = copy.deepcopy(model).double().eval()
-    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    y = model(x)
-    index = [slice(None)] * y.ndim
-    for place, u in zip(places, unit):
-        index[place] = u
-    (g,) = torch.autograd.grad(y[tuple(index)].square().sum(), x)
-    return (g[0].abs().amax(0) > 0).numpy()
 
 
 def conv(k=3, c=4, **more):
@@ -547,39 +505,3 @@ def test_bad_arguments_in_one_line():
         with pytest.raises(ValueError, match=f"^{said}"):
             make()
     assert repr(Along("running sum", (0,))) == "Along('running sum', along=(0,))"
-
-
-# ---- patches that are added up ------------------------------------------------------------------
-
-
-def mixed_patches(m, x):
-    x = m.stem(x)
-    patches = m.mix(F.unfold(x, 3, padding=1, stride=2).transpose(1, 2)).transpose(1, 2)
-    return F.fold(patches, x.shape[2:], 3, padding=1, stride=2)
-
-
-def outlook_attention(m, x):
-    """Yuan et al. 2022 (VOLO): weights of a patch from its mean, patches added up."""
-    x = m.stem(x)
-    n, c, h, w = x.shape
-    count = h // 2 * w // 2
-    patches = F.unfold(x, 3, padding=1, stride=2).reshape(n, 1, c, 9, count).permute(0, 1, 4, 3, 2)
-    weights = m.mix(F.avg_pool2d(x, 2, 2).permute(0, 2, 3, 1)).reshape(n, count, 1, 9, 9)
-    mixed = weights.permute(0, 2, 1, 3, 4).softmax(-1) @ patches
-    columns = mixed.permute(0, 1, 4, 3, 2).reshape(n, c * 9, count)
-    return F.fold(columns, (h, w), 3, padding=1, stride=2)
-
-
-@pytest.mark.parametrize(
-    "function, width", [(mixed_patches, (36, 36)), (outlook_attention, (4, 81))]
-)
-def test_patches_that_are_added_up_against_the_model(function, width):
-    model = Net(function, stem=nn.Conv2d(1, 4, 3, padding=1), mix=nn.Linear(*width))
-    shape = (1, 1, 20, 24)
-    phases = receptive_field(from_torch(model, torch.zeros(shape))).phases
-    for i, unit in enumerate([(8, 8), (8, 9), (9, 8), (9, 9)]):
-        reached = torch_reached(model, shape, unit, (2, 3))
-        for axis in range(2):
-            rows = np.flatnonzero(reached.any(1 - axis))
-            first = unit[axis] - phases[i].lookback[axis]
-            assert (rows[0], rows[-1]) == (first, unit[axis] + phases[i].lookahead[axis])

@@ -35,6 +35,7 @@ from erftheory.importers.signals import (
     plain,
     spatial,
     unite,
+    without_ends,
 )
 from erftheory.importers.whole import ATTENTION, WholeAxes
 from erftheory.network.endless import Along, GlobalAvgPool
@@ -158,6 +159,7 @@ class Assembler(WholeAxes):
         """Every axis in one plain dimension: pixel shuffles and patches become operations."""
         if mirrored(signal):
             raise Unreadable(MIRRORED)
+        signal = replace(signal, dims=without_ends(signal))
         alone = [d[0].axis for d in signal.dims if len(d) == 1 and d[0].axis >= 0]
         if len(alone) == self.ndim == len(set(alone)) and max(map(len, signal.dims)) == 1:
             return signal
@@ -369,6 +371,10 @@ class Assembler(WholeAxes):
         """A contraction of pixels with pixels: within blocks where blocks are its batch, else
         over the whole image."""
         (left, right), (left_batch, right_batch) = numbers
+        if self.jump(a.node) != self.jump(b.node):  # windows that overlap beside blocks
+            a, b = (blocked(self, v) if _in_blocks(v) else v for v in (a, b))
+            if self.jump(a.node) != self.jump(b.node):
+                return self.mixed_pixels(a, b)
         block, whole = [1] * self.ndim, set()
         for signal, batch in ((a, left_batch), (b, right_batch)):
             inner = [d for i, d in enumerate(signal.dims) if i not in batch]
@@ -401,6 +407,11 @@ class Assembler(WholeAxes):
             more = [_as_channels(d) for d in more]
         return Signal(node, (*heads, *rest, *more))
 
+
+
+def _in_blocks(signal: Signal) -> bool:
+    """Whether places within the blocks of some axis have a dimension of their own."""
+    return any(a.axis >= 0 and a.step > 1 for d in signal.dims for a in d)
 
 
 def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -11,10 +11,13 @@ from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
 
 
-def unfolded(make: Assembler, value: Signal, indices: Constant, axis: int) -> Signal:
+def unfolded(
+    make: Assembler, value: Signal, indices: Constant, axis: int, by_row: bool | None = None
+) -> Signal:
     """Patches along an array dimension: a table of indices first + s·patch + d·pixel of it.
 
-    The table's two dimensions, in its order, take the place of `axis`: patches, and channels.
+    The table's two dimensions, in its order, take the place of `axis`: patches, and channels; each
+    row is a patch if `by_row`, which the numbers tell if it is None.
     """
     known = indices.get()
     value = make.flush(make.settle(value))
@@ -29,7 +32,8 @@ def unfolded(make: Assembler, value: Signal, indices: Constant, axis: int) -> Si
     if (table != regular).any() or min(down, right) < 1:
         raise Unreadable("single pixels picked from the image")
     # patches are more than a patch has pixels, unless they do not overlap
-    by_row = down >= right * columns or (rows >= columns and right < down * rows)
+    if by_row is None:
+        by_row = down >= right * columns or (rows >= columns and right < down * rows)
     (count, s), (k, d) = ((rows, down), (columns, right))[:: 1 if by_row else -1]
     s, d = (1 if n == 1 else v for n, v in ((count, s), (k, d)))
 

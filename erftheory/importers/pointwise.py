@@ -42,7 +42,7 @@ from erftheory.importers.signals import (
 )
 from erftheory.network.activations import LEAKY, leaky
 from erftheory.network.endless import Along, GlobalAvgPool
-from erftheory.network.graph import Input, Node, Op, Sum
+from erftheory.network.graph import Input, Loop, Node, Op, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.layers import Activation, BatchNorm, GroupNorm, InstanceNorm, Layer, RMSNorm
 
@@ -75,10 +75,24 @@ class Pointwise:
         self.scales: dict[int, tuple[Callable[[], float | None], bool]] = {}  # of normalisations
         self.biased = self.normal = False  # whether a convolution has a bias, and any norm there is
         self._flushed: dict[tuple, int] = {}
+        self._jumps: list[tuple[Fraction, ...]] = []
 
     def add(self, op: Op, *inputs: int) -> int:
         self.nodes.append(Node(op, inputs, self.scope))
         return len(self.nodes) - 1
+
+    def jump(self, node: int) -> tuple[Fraction, ...]:
+        """Input pixels per pixel of a node, one entry an axis."""
+        found = self._jumps
+        for op, reads in ((n.op, n.inputs) for n in self.nodes[len(found) : node + 1]):
+            jump = found[reads[0]] if reads else (Fraction(1),) * self.ndim
+            if isinstance(op, Loop):
+                jump = tuple(j * r**op.times for j, r in zip(jump, op.graph.rate))
+            step = op.step(self.ndim) if isinstance(op, Layer) else None
+            if step is not None:
+                jump = tuple(j / s if step.up else j * s for j, s in zip(jump, step.stride))
+            found.append(jump)
+        return found[node]
 
     def opened(self, value: Partial) -> Signal:
         """A mean over some axes as a signal of the others."""

@@ -312,6 +312,16 @@ def _turned(dim: Dim) -> bool:
     return any(a.axis >= 0 and a.step < 0 for a in dim)
 
 
+def without_ends(signal: Signal) -> tuple[Dim, ...]:
+    """Dimensions without axes of one pixel that stand beside others: a collapsed axis that was
+    squeezed."""
+    alone = {a.axis for d in signal.dims for a in d if a.axis >= 0 and signal.size(a.axis) == 1}
+    return tuple(
+        tuple(a for a in d if a.axis not in alone or a.size > 1) if len(d) > 1 and alone else d
+        for d in signal.dims
+    )
+
+
 def mirrored(signal: Signal) -> bool:
     """True if the pixels of some axis are in reverse order."""
     return any(map(_turned, signal.dims))

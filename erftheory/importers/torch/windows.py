@@ -200,7 +200,7 @@ def _unfold(make, out, image, axis, size, step):
         return make.select(image, tuple(dims))
     count = (image.shape[axis] - size) // step + 1
     table = step * np.arange(count)[:, None] + np.arange(size)
-    found = unfolded(make, image, Constant(table.shape, lambda: table), axis)
+    found = unfolded(make, image, Constant(table.shape, lambda: table), axis, True)
     order = [i for i in range(len(found.dims)) if i != axis + 1] + [axis + 1]
     return movement.transposed(make, found, order)
 
@@ -216,7 +216,7 @@ def _im2col(make, out, image, kernel, dilation, padding, stride):
     ]  # read before the first table takes a dimension's place
     for i, place in enumerate((2, 4)):
         table = d[i] * np.arange(k[i])[:, None] + s[i] * np.arange(sizes[i])
-        image = unfolded(make, image, Constant(table.shape, lambda t=table: t), place)
+        image = unfolded(make, image, Constant(table.shape, lambda t=table: t), place, False)
     turned = movement.transposed(make, image, (0, 1, 2, 4, 3, 5))
     return movement.reshaped(make, turned, out)
 
