@@ -3,11 +3,14 @@
     python benchmarks/predicted_std.py --json out.json --plot out.png    # half an hour
     python benchmarks/predicted_std.py --again out.json       # new predictions, the same nets
     python benchmarks/predicted_std.py --models all           # PyTorch models that others wrote
+    python benchmarks/predicted_std.py --models all --again out.json --redraw "HiFi-GAN" \
+        --seconds 200 --draws 1000 --json out.json --page page.md    # one of them measured longer
 
 Every network below, at its own width, is drawn with independent Gaussian weights, executed on an
 image of independent normal pixels and differentiated from its central unit; `exact` says on the
 same image what E g² should be. Shown is predicted std / sampled std, with one standard error over
-nets (jackknife). The models of `--models` are executed by PyTorch (torch_models.py says how). Batch
+nets (jackknife). The models of `--models` are executed by PyTorch (torch_models.py says how). With
+`--again`, measurements of an earlier run are kept but for those of `--redraw`. Batch
 norms use the statistics of the image as constants ("frozen"), the limit of large batches that the
 theory takes.
 """
@@ -111,9 +114,9 @@ def row(name: str, nets: int, seed: int, known: dict[str, Any] | None = None) ->
 
 
 def public(
-    name: str, seconds: float, seed: int, known: dict[str, Any] | None = None
+    name: str, seconds: float, draws: int, seed: int, known: dict[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """One model of `torch_models.MODELS`, as `row`; None if its package is missing."""
+    """One model of `torch_models.MODELS`, as `row`; `known` if its package is missing."""
     import torch
     from torch_models import MODELS, build, held, run, squares  # beside this script
 
@@ -122,8 +125,9 @@ def public(
     model = MODELS[name]
     net = build(model)
     if net is None:
-        print(f"{name}: skipped, {model.package} is not installed", flush=True)
-        return None
+        kept = "kept as it was" if known else "skipped"
+        print(f"{name}: {kept}, {model.package} is not installed", flush=True)
+        return known
     started, example = time.perf_counter(), torch.zeros(1, *model.shape)
     axes = tuple(range(2, 1 + len(model.shape)))
     network = from_torch(net, example, hold=model.hold, spatial_axes=axes)
@@ -140,10 +144,11 @@ def public(
             with held():
                 return sum(squares(net, model, count, seed))  # type: ignore[return-value]
 
+        lines(1)  # the first takes longer
         started = time.perf_counter()
         lines(1)
         each = time.perf_counter() - started
-        return measure(lines, int(min(300, max(16, seconds / each))))
+        return measure(lines, int(min(draws, max(16, seconds / each))))
 
     measured = known or {**sampled(False), "held": sampled(True) if model.live else None}
     std, error = measured["sampled"], measured["stderr"]
@@ -162,6 +167,42 @@ def public(
         flush=True,
     )
     return result
+
+
+HEADER = """\
+| model, until | image | predicted | measured | ratio | held | error.kind | cause |
+|---|---|--:|--:|--:|--:|---|---|
+"""
+NEAR = f" are within {ASKED * 100:.0f} %.\n"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of `public` in Markdown, and how many of them are near."""
+    lines = []
+    for r in rows:
+        name = f"{r['network']}, {r['until']}" if r["until"] else r["network"]
+        held, frozen = r["held"], ""
+        if held:
+            ratio = r["predicted"] / held["sampled"]
+            frozen = f"{held['sampled']:.2f} ± {held['stderr']:.2f} ({ratio:.3f})"
+        lines.append(
+            f"| {name} | {'×'.join(map(str, r['image']))} | {r['predicted']:.2f} "
+            f"| {r['sampled']:.2f} ± {r['stderr']:.2f} "
+            f"| {r['ratio']:.3f} ± {r['ratio stderr']:.3f} "
+            f"| {frozen} | {r['kind']} | {r['cause']} |\n"
+        )
+    near = sum(abs(r["ratio"] - 1) <= ASKED for r in rows)
+    families = len({r["family"] for r in rows})
+    return f"{HEADER}{''.join(lines)}\n{near} of {len(rows)} models, of {families} families,{NEAR}"
+
+
+def into_page(rows: list[dict[str, Any]], path: Path) -> None:
+    """The table of a page, written anew."""
+    before, _, rest = path.read_text().partition(HEADER)
+    _, end, after = rest.partition(NEAR)
+    if not end:
+        raise ValueError(f"--page: {path} has no table of models")
+    path.write_text(before + table(rows) + after)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -195,11 +236,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--models", help='names of torch_models.py, or "all"')
     parser.add_argument("--seconds", type=float, default=60.0, help="of sampling, a model")
+    parser.add_argument("--draws", type=int, default=300, help="at most, of a model")
     parser.add_argument("--nets", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", type=Path)
+    parser.add_argument("--again", type=Path, help="a --json whose measurements are kept")
+    parser.add_argument("--redraw", default="", help="but for those of these, joined by ;")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--page", type=Path, help="the table of --models in it is replaced")
     options = parser.parse_args(arguments)
     names = [name.strip() for name in options.networks.split(",")]
     for name in names:
@@ -213,7 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print("  ".join(f"{k} {v}" for k, v in environment.items()))
     earlier = json.loads(options.again.read_text())["rows"] if options.again else []
-    known = {r["network"]: r for r in earlier}
+    redraw = [name for name in options.redraw.split(";") if name]
+    known = {r["network"]: r for r in earlier if r["network"] not in redraw}
     if options.models is None:
         rows = [row(name, options.nets, options.seed, known.get(name)) for name in names]
     else:
@@ -223,6 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.plot:
         plot(rows, options.plot)
+    if options.page:
+        into_page(rows, options.page)
     return 0
 
 
@@ -235,7 +282,8 @@ def _public_rows(parser: Any, options: Any, known: dict[str, Any]) -> list[dict[
     for name in names:
         if name not in MODELS:
             parser.error(f"--models: got {name!r}; takes {'; '.join(MODELS)}, or all")
-    found = (public(n, options.seconds, options.seed, known.get(n)) for n in names)
+    limits = options.seconds, options.draws, options.seed
+    found = (public(n, *limits, known.get(n)) for n in names)
     return [r for r in found if r is not None]
 
 
