@@ -176,3 +176,25 @@ def test_models_of_pytorch(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         module.main(["--models", "large"])
     assert "takes small; missing" in capsys.readouterr().err
+    page, again = tmp_path / "page.md", tmp_path / "again.json"
+    page.write_text(f"above\n{module.HEADER}old\nno models{module.NEAR}below\n")
+    arguments = ["--models", "all", "--again", str(table), "--json", str(again)]
+    assert module.main([*arguments, "--page", str(page)]) == 0
+    (kept,) = json.loads(again.read_text())["rows"]
+    assert kept["sampled"] == row["sampled"] and kept["nets"] == row["nets"]
+    assert page.read_text() == f"above\n{module.table([kept])}below\n"
+    arguments += ["--redraw", "small", "--draws", "17", "--seconds", "5"]
+    assert module.main(arguments) == 0
+    (redrawn,) = json.loads(again.read_text())["rows"]
+    assert redrawn["nets"] == 17 and redrawn["predicted"] == row["predicted"]
+
+
+def test_the_page_of_models_is_of_the_stored_run():
+    """Every number of its table, and a standard error of 1 % at most."""
+    module, root = load("predicted_std"), FOLDER.parent
+    stored = FOLDER / "results" / "predicted_std_models_cpu.json"
+    rows = json.loads(stored.read_text())["rows"]
+    page = root / "docs" / "predicted_against_measured.md"
+    assert module.table(rows) in page.read_text()
+    seen = [*rows, *(r["held"] for r in rows if r["held"])]
+    assert all(r["stderr"] <= 0.01 * r["sampled"] for r in seen)
