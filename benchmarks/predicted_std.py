@@ -258,7 +258,10 @@ def main(arguments: list[str] | None = None) -> int:
     print("  ".join(f"{k} {v}" for k, v in environment.items()))
     earlier = json.loads(options.again.read_text())["rows"] if options.again else []
     redraw = [name for name in options.redraw.split(";") if name]
-    known = {r["network"]: r for r in earlier if r["network"] not in redraw}
+    known = {r["network"]: r for r in earlier}
+    for name in redraw:
+        if known.pop(name, None) is None:
+            parser.error(f"--redraw: got {name!r}; takes names of --again: {'; '.join(known)}")
     if options.models is None:
         rows = [row(name, options.nets, options.seed, known.get(name)) for name in names]
     else:

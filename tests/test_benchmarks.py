@@ -187,6 +187,9 @@ def test_models_of_pytorch(tmp_path, capsys, monkeypatch):
     assert module.main(arguments) == 0
     (redrawn,) = json.loads(again.read_text())["rows"]
     assert redrawn["nets"] == 17 and redrawn["predicted"] == row["predicted"]
+    with pytest.raises(SystemExit):
+        module.main([*arguments, "--redraw", "large"])
+    assert "takes names of --again: small" in capsys.readouterr().err
 
 
 def test_the_page_of_models_is_of_the_stored_run():
