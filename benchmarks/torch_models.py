@@ -167,7 +167,6 @@ LIVE = "live statistics of norms: their gradient reaches the whole image"
 ONE = "one input channel: a channel of the first layer reads 3 numbers"
 GATES = "products of gates, read as sums"
 IDENTITIES = "gates along identities behind activations are correlated"
-SIZES = "gates of means over the image are 0.5 in size, read as 1"
 SNAKE = "snake, a function without a gain, read as linear"
 MODELS: dict[str, Public] = {
     "alexnet": _tv("alexnet", "AlexNet", 160, "features.11"),
@@ -197,7 +196,7 @@ MODELS: dict[str, Public] = {
     "timm ghostnet": _timm("ghostnet_100", "GhostNet", 96, "blocks.4", hold="global"),
     "timm selecsls42": _timm("selecsls42", "SelecSLS", 96, "features.3.conv6"),
     "timm dpn48b": _timm("dpn48b", "DPN", 96, "features.conv4_1.c1x1_a"),
-    "timm ese_vovnet19b": _timm("ese_vovnet19b_dw", "VoVNet", 96, "stages.1", SIZES, "global"),
+    "timm ese_vovnet19b": _timm("ese_vovnet19b_dw", "VoVNet", 96, "stages.1", hold="global"),
     "monai UNet, batch, plain": _unet(2, "batch", 0),
     "monai UNet, batch, residual": _unet(2, "batch", 2),
     "monai UNet, instance, plain": _unet(2, "instance", 0, LIVE),

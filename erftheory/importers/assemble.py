@@ -133,7 +133,7 @@ class Assembler(WholeAxes):
         The dimensions left come first, then the free ones; `own` as in `gathered`.
         """
         if not isinstance(value, Signal):
-            return replace(value, mixed=True) if isinstance(value, Global) else value
+            return value.mix() if isinstance(value, Global) else value
         gone = [value.dims[i] for i in axes]
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
         whole = {axis for axis in pixels if not self.fragment(value, axis, gone)}

@@ -203,7 +203,7 @@ def conv(make, at, inputs):
     if not isinstance(weights, Constant):
         return make.mixed_pixels(image, weights)
     if isinstance(image, Global):
-        return replace(image, mixed=True)
+        return image.mix()
     image = make.flush(make.settle(image))
     make.biased |= len(inputs) > 2 and inputs[2].shape != ()
     kernel = at.get("kernel_shape") or list(weights.shape[2:])
@@ -217,7 +217,7 @@ def conv(make, at, inputs):
 def conv_transpose(make, at, inputs):
     image, weights = inputs[:2]
     if isinstance(image, Global):
-        return replace(image, mixed=True)
+        return image.mix()
     image = make.flush(make.settle(image))
     make.biased |= len(inputs) > 2 and inputs[2].shape != ()
     kernel = at.get("kernel_shape") or list(weights.shape[2:])

@@ -57,6 +57,9 @@ Own = Callable[[], np.ndarray | None]
 _SAME = 1e-9  # a scale this close to 1 is 1
 
 
+GATE = 0.5  # a sigmoid of a small number, which a mean over the image is with random weights
+
+
 class Pointwise:
     """The graph so far, what was noted, and the scope that new nodes are named after.
 
@@ -209,6 +212,7 @@ class Pointwise:
                 value,
                 root=tag == "sqrt" or (value.root and tag == "linear"),
                 inverse=value.inverse or tag == "rsqrt",
+                size={"linear": value.size, "sigmoid": GATE}.get(tag, 1.0),
             )
         if tag == "linear":
             return value
@@ -385,7 +389,8 @@ class Pointwise:
             normal = held.inverse if kind == "mul" else held.root
             if statistic and kind in ("mul", "div") and normal:
                 return self.normalised(signal, held.layer, held.factors)  # type: ignore[return-value]
-            return replace(signal, parts=())
+            size = held.size if kind == "mul" else 1.0
+            return replace(signal, scale=signal.scale * size, parts=())
         self.note("a path through a mean over the image: the receptive field is unbounded")
         signal = self.flush(signal)
         mean = self.add(GlobalAvgPool(), signal.node)

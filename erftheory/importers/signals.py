@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +110,8 @@ class Global:
 
     `mixed` is False for a statistic (no channels mixed since); `inverse` once it was inverted, as
     a normalisation does with a deviation. `layer` is the normalisation that has such statistics,
-    `factors` what multiplied them since. `label` says what it is where it is no mean.
+    `factors` what multiplied them since. `label` says what it is where it is no mean,
+    `size` how large it is as a factor: a sigmoid of what is near 0 is near 1/2.
     """
 
     node: int
@@ -120,6 +121,11 @@ class Global:
     layer: Layer = InstanceNorm()
     factors: tuple[Constant, ...] = ()
     label: str = ""
+    size: float = 1.0
+
+    def mix(self) -> Global:
+        """Behind what mixes its channels."""
+        return replace(self, mixed=True, size=1.0)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ class WholeAxes(Pointwise):
         if signals:
             return Global(signals[0].node, mixed=True, label=ATTENTION)
         held = [v for v in values if isinstance(v, Global)]
-        return replace(held[0], mixed=True) if held else Constant(())
+        return held[0].mix() if held else Constant(())
 
 
 def turned(signal: Signal, place: int, direction: str) -> str:

@@ -69,7 +69,7 @@ def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) ->
         assert isinstance(image, Signal)
         return make.merge("mul", _conv(make, eqn, image, search), weights)
     if isinstance(image, Global):
-        return replace(image, mixed=True)
+        return image.mix()
     assert isinstance(image, Signal)
     return _conv(make, eqn, image, search, weights)
 
@@ -242,7 +242,7 @@ def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequenc
     assert isinstance(other, Constant)
     free = [n for i, n in enumerate(other.shape) if i not in matrix_axes]
     if isinstance(value, Global):
-        return replace(value, mixed=True)
+        return value.mix()
     assert isinstance(value, Signal)
     kept = [i for i in range(len(value.dims)) if i not in axes]
     resized = _resize(make, value, other, axes, right if first else left, batch)
@@ -349,7 +349,7 @@ def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int
         free = shape[-extra:] if pixels is a else shape[len(heads) : len(heads) + extra]
         new = [plain(CHANNEL, n) for n in (free if extra else ())]
         dims = (*heads, *tail, *new) if pixels is a else (*heads, *new, *tail)
-        mixed = make.merge("mul", make.select(pixels, dims), replace(held, mixed=True))  # type: ignore[arg-type]
+        mixed = make.merge("mul", make.select(pixels, dims), held.mix())  # type: ignore[arg-type]
         return mixed
     if _aligned(a, left_batch) and _aligned(b, right_batch):
         heads = [a.dims[i] for i in left_batch]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -323,7 +322,7 @@ def _recurrent(make, out, x, states, params, biases, layers, dropout, train, bot
     if isinstance(x, Constant):
         raise Unreadable("a recurrence whose state alone depends on the image")
     if not isinstance(x, Signal):
-        return [replace(x, mixed=True)] * len(out)
+        return [x.mix()] * len(out)
     time = runs_along(x.shape, first)
     channels = plain(CHANNEL, out[0][-1])
     if not spatial(x.dims[time]):
