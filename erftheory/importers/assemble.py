@@ -145,6 +145,19 @@ class Assembler(WholeAxes):
         new = self.gathered(value, axes, "random", max(1, out), own)
         return replace(new, dims=(*new.dims, *(plain(CHANNEL, n) for n in free)))
 
+    def pixelwise(self, signal: Signal, place: int, channels: int, own: Own) -> Signal:
+        """A convolution of one tap, whatever dimensions the pixels are in."""
+        try:
+            signal = self.settle(signal)
+        except Unreadable:  # tokens and mirrored pixels stay where they are
+            pass
+        signal = self.flush(signal)
+        ones = (1,) * self.ndim
+        node = self.add(Conv(ones, 1, 1, 0, channels), signal.node)
+        self.weights[node] = partial(_of_one_tap, own, self.ndim), 1
+        dims = (*signal.dims[:place], plain(CHANNEL, channels), *signal.dims[place + 1 :])
+        return Signal(node, dims)
+
     def select(self, signal: Signal, dims: tuple[Dim, ...]) -> Signal:
         """The same pixels with other channels: a slice, a split."""
         signal = self.flush(signal)
@@ -412,6 +425,11 @@ class Assembler(WholeAxes):
 def _in_blocks(signal: Signal) -> bool:
     """Whether places within the blocks of some axis have a dimension of their own."""
     return any(a.axis >= 0 and a.step > 1 for d in signal.dims for a in d)
+
+
+def _of_one_tap(own: Own, ndim: int) -> np.ndarray | None:
+    known = own()
+    return None if known is None else known.reshape(*known.shape[:2], *(1,) * ndim)
 
 
 def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -41,9 +41,12 @@ def placed(assembler: Any, marks: Mapping[str, Signal]) -> dict[str, int]:
     return {name: node for name, node in found.items() if node > 0}
 
 
-def readable(marks: Mapping[str, Signal], modules: Collection[str]) -> str:
-    """The last maps that were read before an operation that could not be: names of modules, or
-    where there are none of operations."""
+def readable(
+    marks: Mapping[str, Signal], modules: Collection[str], within: Collection[str]
+) -> str:
+    """The last maps that were read before an operation that could not be, `within` modules that
+    have no end yet: names of modules, or where there are none of operations."""
+    marks = {name: mark for name, mark in marks.items() if name not in within}
     last: dict[int, str] = {}
     plainly = not any(m.node > 0 and name in modules for name, m in marks.items())
     for name, node in ((name, mark.node) for name, mark in marks.items()):

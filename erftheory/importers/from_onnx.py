@@ -15,7 +15,7 @@ from erftheory.importers.constants import lazy
 from erftheory.importers.ends import asked, check_maps, placed, readable
 from erftheory.importers.image import first_window, image_signal
 from erftheory.importers.pointwise import HOLD
-from erftheory.importers.rules import check_rules, note_unused
+from erftheory.importers.rules import check_rules, note_unused, proposed
 from erftheory.importers.signals import (
     Constant,
     Signal,
@@ -79,7 +79,8 @@ def from_onnx(
         try:
             reader.run(wanted)
         except Unreadable as why:
-            raise Unreadable(f"{why}{readable(reader.marks, reader.modules)}") from None
+            last = readable(reader.marks, reader.modules, reader.unread)
+            raise Unreadable(f"{why}{last}") from None
         return reader
 
     axes = first_window(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
@@ -167,6 +168,8 @@ class _Reader:
         self.values: dict[str, Value] = {"": Constant(())}
         self.marks: dict[str, Signal] = {}
         self.used: set[str] = set()
+        self._shapes: dict[str, Any] | None = None
+        self.unread: Sequence[str] = ()
         self.modules: set[str] = set()
         for tensor in proto.graph.initializer:
             self.values[tensor.name] = self._tensor(tensor)
@@ -182,6 +185,7 @@ class _Reader:
             inputs = [self.values[name] for name in node.input]
             scopes = _scopes(node)
             self.assembler.scope = scopes[-1] if scopes else ""
+            self.unread = scopes
             self.modules.update(s for s in scopes if s != node.name)
             for name, value in zip(node.output, self._node(node, inputs)):
                 self.values[name] = value
@@ -216,7 +220,10 @@ class _Reader:
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
             shapes = ", ".join(str(getattr(v, "shape", "")) for v in inputs)
-            raise Unreadable(why.why, (node.op_type, shapes), node.name) from None
+            advice = proposed(
+                node.op_type, lambda rule: self._own(node, rule, inputs)[0], self._shape_of(node)
+            )
+            raise Unreadable(why.why, (node.op_type, shapes), node.name, advice) from None
         return found if isinstance(found, list) else [found] * len(node.output)
 
     def _own(self, node: Any, rule: Any, inputs: list[Value]) -> list[Value]:
@@ -226,7 +233,22 @@ class _Reader:
                 raise Unreadable("a network as the rule of an operator on several values")
             value = self.assembler.flush(self.assembler.settle(pixels[0]))
             return [onnx_rules.described(self.assembler, value, rule)] * len(node.output)
-        return [self.assembler.merge("other", *pixels)] * len(node.output)
+        found = self.assembler.merge("other", *pixels)
+        shape = self._shape_of(node)
+        if isinstance(found, Signal) and shape is not None and found.shape != shape:
+            raise Unreadable(f"the rule identity between shapes {found.shape} and {shape}")
+        return [found] * len(node.output)
+
+    def _shape_of(self, node: Any) -> tuple[int, ...] | None:
+        """The shape of a node's first output, where it is known."""
+        if self._shapes is None:
+            graph = self.proto.graph
+            self._shapes = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output)}
+        kind = self._shapes.get(node.output[0])
+        if kind is None or not kind.HasField("shape"):
+            return None
+        dims = [d.dim_value for d in kind.shape.dim]
+        return tuple(dims) if all(n > 0 for n in dims) else None
 
     def _attribute(self, attribute: Any) -> Any:
         value = self.onnx.helper.get_attribute_value(attribute)

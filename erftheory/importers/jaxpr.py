@@ -14,6 +14,7 @@ from erftheory.importers import movement, recurrent, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
 from erftheory.importers.pointwise import KNOWN
+from erftheory.importers.rules import proposed
 from erftheory.importers.signals import (
     BESIDE,
     CHANNEL,
@@ -117,10 +118,25 @@ class Reader:
             line = _line(eqn)
             if why.operation is None:
                 shapes = ", ".join(str(getattr(v.aval, "shape", "")) for v in eqn.invars)
-                raise Unreadable(str(why), (name, shapes), line) from None
-            if why.line or not line:  # a jitted function is traced once, without its caller's line
-                raise
-            raise Unreadable(why.why, why.operation, line) from None
+                advice = self._advice(name, eqn, inputs)
+                raise Unreadable(str(why), (name, shapes), line, advice) from None
+            advice = why.advice or self._advice(name, eqn, inputs)  # of a function around it
+            # a jitted function is traced once, without its caller's line
+            raise Unreadable(why.why, why.operation, why.line or line, advice) from None
+
+    def _advice(self, name: str, eqn: Any, inputs: list[Value]) -> list[str]:
+        shape = tuple(eqn.outvars[0].aval.shape)
+        if name in movement.RULES or name in windows.RULES or name in BINARY:
+            return []  # a rule would be for all others of that name as well
+
+        def apply(rule: Any) -> Value:
+            rules, self.rules = self.rules, {name: rule}
+            try:
+                return self._own(name, eqn, inputs)[0]
+            finally:
+                self.rules = rules
+
+        return proposed(name, apply, shape)
 
     # ---- calls ------------------------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.pointwise import Pointwise
+from erftheory.importers.signals import Signal, Unreadable
 from erftheory.network.base import Network
+from erftheory.network.layers import Conv
 
 
 def check_rules(rules: Any) -> None:
@@ -25,3 +27,24 @@ def note_unused(graph: Pointwise, rules: Mapping[str, Any], used: set[str]) -> N
     for name in rules:
         if name not in used:
             graph.note(f"rules[{name!r}] was not used: no operation of that name")
+
+
+def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None) -> list[str]:
+    """Rules for an operation that `apply` takes and that give a result of a shape, in words.
+
+    A shape that is not known is not compared.
+    """
+    found = []
+    for rule, shown, where in (
+        ("identity", '"identity"', "where it acts on each pixel alone"),
+        (Conv(3), "Conv(3)", "where it reads as that does"),
+    ):
+        try:
+            value = apply(rule)
+        except (Unreadable, ValueError):
+            continue
+        value = value[0] if isinstance(value, list) else value
+        same = isinstance(value, Signal) and (shape is None or value.shape == tuple(shape))
+        if same or not isinstance(value, Signal):
+            found.append(f"rules={{{name!r}: {shown}}} {where}")
+    return found

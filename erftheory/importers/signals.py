@@ -39,17 +39,23 @@ Dim = tuple[Atom, ...]
 
 
 class Unreadable(ValueError):
-    """An operation that has no reading; the reader adds its name, shapes and place."""
+    """An operation that has no reading; the reader adds its name, shapes and place, and `advice`:
+    rules that were tried and do read it."""
 
-    def __init__(self, why: str, operation: tuple[str, str] | None = None, line: str = ""):
-        self.why, self.operation, self.line = why, operation, line
+    def __init__(
+        self,
+        why: str,
+        operation: tuple[str, str] | None = None,
+        line: str = "",
+        advice: Sequence[str] = (),
+    ):
+        self.why, self.operation, self.line, self.advice = why, operation, line, tuple(advice)
         text = why
         if operation is not None:
             name, shapes = operation
+            takes = f"a rule for it: {' or '.join(advice)}" if advice else "a model up to there"
             text = (
-                f"model: got {name!r} of {shapes}{' at ' * bool(line)}{line}: {why}; takes "
-                f'operations with a rule, see rules={{{name!r}: "identity"}} or '
-                f"rules={{{name!r}: Conv(3)}}"
+                f"model: got {name!r} of {shapes}{' at ' * bool(line)}{line}: {why}; takes {takes}"
             )
         super().__init__(text)
 

@@ -75,7 +75,7 @@ def from_torch(
         try:
             made.run(image_signal(sizes, axes), examples)
         except Unreadable as why:
-            raise Unreadable(f"{why}{readable(made.marks, made.modules)}") from None
+            raise Unreadable(f"{why}{readable(made.marks, made.modules, made.unread)}") from None
         return made
 
     axes = first_window(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)

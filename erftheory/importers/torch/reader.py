@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 
 from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
+from erftheory.importers.rules import proposed
 from erftheory.importers.signals import Constant, Signal, Unreadable, Value
 from erftheory.importers.torch import rules as aten
 from erftheory.importers.torch.movement import VIEWS
@@ -40,6 +41,7 @@ class Reader:
         self.used: set[str] = set()
         self.modules: set[str] = set()
         self.results: list[Any] = []
+        self.unread: Sequence[str] = ()  # the modules around an operation that has no reading
         self.done: dict[str, Any] = {}  # calls of modules that the user's rules read, by place
 
     def run(self, image: Signal, examples: Sequence[Any]) -> None:
@@ -143,10 +145,34 @@ class Reader:
     def _refused(self, why: Unreadable, node, args, kwargs, places) -> Unreadable:
         if why.operation is not None:
             return why
+        self.unread = places
         inside = [v for v in flat((args, kwargs)) if hasattr(v, "shape")]
         shown = ", ".join(str(tuple(v.shape)) for v in inside)
         name = ".".join(str(node.target).split(".")[:2])
-        return Unreadable(why.why, (name, shown), places[-1] if places else "")
+        advice = self._advice(node, name, pixels((args, kwargs)))
+        return Unreadable(why.why, (name, shown), places[-1] if places else "", advice)
+
+    def _advice(self, node: Any, name: str, inside: list[Value]) -> list[str]:
+        """Rules that read the operation, or a module around it, the innermost first."""
+        out = shapes(node.meta.get("val"))
+        shape = out[0] if isinstance(out, list) else out
+        others = sum(n.target == node.target for n in node.graph.nodes) > 1
+        found = []
+        if not (others and aten.moves(name.partition(".")[2])):  # a rule would be for those too
+            found = proposed(name, lambda rule: self._own(rule, inside, out), shape)
+        stack = (node.meta.get("nn_module_stack") or {}).items()
+        for place, (path, kind) in reversed(list(stack)):
+            if found or not path:
+                break
+            own = str(kind).rsplit(".", 1)[-1].rstrip("'>")
+            _, values, out = self._bounds(
+                node.graph, lambda n, place=place: place in (n.meta.get("nn_module_stack") or {})
+            )
+            if values and all(isinstance(v, Signal) for v in values):
+                shape = out[0] if isinstance(out, list) else out
+                apply = lambda rule, v=values, o=out: self._own(rule, v, o)  # noqa: E731
+                found = proposed(own, apply, shape)
+        return found
 
     def _item(self, node: Any, values: Any, index: int, places: Sequence[str]) -> Any:
         if not isinstance(values, list):
@@ -237,20 +263,22 @@ class Reader:
         """A whole module by its rule: what enters it is what its operations read from outside."""
         if place not in self.done:
             self.used.add(name)
-            members = [n for n in node.graph.nodes if self._module(n) == (place, name)]
-            inside = set(members)
-            entering = dict.fromkeys(
-                n for m in members for n in m.all_input_nodes if n not in inside
-            )
-            values = pixels([self.env.get(n) for n in entering])
-            ends = [n for n in members if any(u not in inside for u in n.users)]
-            out = shapes(ends[-1].meta.get("val")) if ends else ()
+            _, values, out = self._bounds(node.graph, lambda n: self._module(n) == (place, name))
             try:
                 self.done[place] = self._own(self.rules[name], values, out)
             except Unreadable as why:
                 shown = ", ".join(str(v.shape) for v in values)
                 raise Unreadable(why.why, (name, shown), names(node)[-1]) from None
         return self.done[place]
+
+    def _bounds(self, graph: Any, within: Callable[[Any], bool]) -> tuple[list, list[Value], Any]:
+        """The nodes of a module, what enters it, and the shape of its result."""
+        members = [n for n in graph.nodes if within(n)]
+        inside = set(members)
+        entering = dict.fromkeys(n for m in members for n in m.all_input_nodes if n not in inside)
+        values = pixels([self.env.get(n) for n in entering])
+        ends = [n for n in members if any(u not in inside for u in n.users)]
+        return members, values, shapes(ends[-1].meta.get("val")) if ends else ()
 
     def _wrapped(self, args: Sequence[Any]) -> Any:
         """A part of the model under a switch (no gradients, another precision): read inside."""

@@ -85,6 +85,11 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
+def moves(name: str) -> bool:
+    """Whether an operation is one of those that every model has."""
+    return name in movement.RULES or name in sliding.RULES or name in BINARY or name in LINEAR
+
+
 def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: dict) -> Any:
     """The value (or list of values) of an operation; `full` is its name with the overload.
 
