@@ -4,18 +4,20 @@ import logging.handlers
 import os
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnx.backend
 import pytest
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from probing import predicted
 from test_sizes import agree, shares
 from torch import nn
 
-from erftheory import Conv, exact, from_onnx, from_torch, receptive_field
+from erftheory import Chain, Conv, exact, from_jax, from_onnx, from_torch, receptive_field
 from erftheory.theory.grid_graph import flatten
 
 LIGHT = os.path.join(os.path.dirname(onnx.backend.__file__), "test", "data", "light")
@@ -330,3 +332,47 @@ def test_interpolations_on_their_image(aligned):
         for axis in (0, 1):
             lines = np.flatnonzero(predicted.any(1 - axis)), np.flatnonzero(reached.any(1 - axis))
             assert abs(lines[0][[0, -1]] - lines[1][[0, -1]]).max() <= 3
+
+
+def named_file(sizes):
+    kernel = numpy_helper.from_array(np.ones((4, 1, 5, 3), np.float32), "k")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "k"], ["y"], pads=[2, 1, 2, 1])], "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [kernel],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_axes_have_the_names_that_the_file_gives_them():
+    network = from_onnx(named_file(["batch", 1, "mel", "time"]), shape=(1, 1, 32, 64))
+    assert network.axis_names == ("mel", "time")
+    said = "receptive field 5 (mel) x 3 (time) pixels"
+    assert str(receptive_field(network)).startswith(said)
+    for part in (network.until("y"), network * 2, Chain(network, Conv(1)), network.weighted()):
+        assert receptive_field(part).axes == ("mel", "time")
+    table = network.summary()
+    assert "sizes in input pixels, mel x time;" in str(table)
+    assert "Sizes in input pixels, mel x time;" in table._repr_html_()
+    # numbers, and names that exporters make up, are none
+    for sizes in ([1, 1, 32, 64], ["N", 1, "unk__1", "s77"]):
+        network = from_onnx(named_file(sizes), shape=(1, 1, 32, 64))
+        assert network.axis_names == () and "(" not in str(receptive_field(network))
+    half = from_onnx(named_file([1, 1, 32, "time"]), shape=(1, 1, 32, 64))
+    assert "5 x 3 (time) pixels" in str(receptive_field(half))
+    assert "axis 0 x time" in str(half.summary())
+
+
+def test_a_user_names_axes():
+    axes = {"height": 2, "width": 3}
+    model = torch.nn.Conv2d(1, 4, (5, 3))
+    networks = [
+        from_torch(model, torch.zeros(1, 1, 32, 64), spatial_axes=axes),
+        from_onnx(named_file([1, 1, 32, 64]), spatial_axes=axes),
+        from_jax(lambda x: jax.lax.conv(x, jnp.ones((4, 1, 5, 3)), (1, 1), "SAME"),
+                 jax.ShapeDtypeStruct((1, 1, 32, 64), jnp.float32), spatial_axes=axes),
+    ]  # fmt: skip
+    for network in networks:
+        assert "5 (height) x 3 (width) pixels" in str(receptive_field(network))
+    with pytest.raises(ValueError, match="^spatial_axes: got 3; takes dimensions of the image"):
+        from_torch(model, torch.zeros(1, 1, 32, 64), spatial_axes=3)

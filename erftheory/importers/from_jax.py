@@ -11,6 +11,7 @@ import numpy as np
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import given
 from erftheory.importers.ends import placed
+from erftheory.importers.image import Axes, asked_axes
 from erftheory.importers.jaxpr import Reader, SpatialAxes
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused
@@ -22,7 +23,7 @@ from erftheory.network.imported import ImportedNetwork
 def from_jax(
     function: Callable[..., Any],
     *examples: Any,
-    spatial_axes: Sequence[int] | None = None,
+    spatial_axes: Axes = None,
     image: int | None = None,
     hold: str = "statistics",
     rules: Mapping[str, Any] | None = None,
@@ -35,7 +36,8 @@ def from_jax(
     Args:
       function: called on `examples`, must be traceable by `jax.make_jaxpr`.
       examples: arrays or `jax.ShapeDtypeStruct`; pytrees (parameters) are welcome.
-      spatial_axes: dimensions of the image that are pixels, in order (height before width); None
+      spatial_axes: dimensions of the image that are pixels, in order (height before width), or a
+        dictionary of names to them ({"height": 1, "width": 2}), which readings then show; None
         takes them from the dimension numbers of the first convolution or pooling.
       image: which of the examples is the image; None is the first, or behind parameters (a pytree)
         the only one that is a single array of at least two dimensions.
@@ -72,10 +74,11 @@ def from_jax(
     names = _names(shapes, intermediates)
     shape = tuple(closed.jaxpr.invars[place].aval.shape)
     read = partial(_read, closed.jaxpr, consts, flat, place, shape, rules)
-    axes = _spatial_axes(spatial_axes, read, shape)
+    asked, named = asked_axes(spatial_axes)
+    axes = _spatial_axes(asked, read, shape)
     assembler = Assembler(len(axes), hold)
     found, marks = read(axes, assembler)
-    return _network(assembler, names, found, marks)
+    return _network(assembler, names, found, marks, named)
 
 
 def _image(asked: int | None, examples: tuple[Any, ...]) -> int:
@@ -167,7 +170,7 @@ def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
     return rows
 
 
-def _network(assembler, names, found, marks) -> ImportedNetwork:
+def _network(assembler, names, found, marks, named) -> ImportedNetwork:
     outputs, extra = {}, {}
     for (name, output), value in zip(names, found):
         if not isinstance(value, Constant):
@@ -177,5 +180,5 @@ def _network(assembler, names, found, marks) -> ImportedNetwork:
     marks = placed(assembler, marks)
     return ImportedNetwork(
         assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes,
-        assembler.weights, assembler.scales, assembler.ideal,
+        assembler.weights, assembler.scales, assembler.ideal, named,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import lazy
 from erftheory.importers.ends import asked, check_maps, placed, readable
-from erftheory.importers.image import first_window, image_signal
+from erftheory.importers.image import Axes, asked_axes, first_window, image_signal
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused, proposed
 from erftheory.importers.signals import (
@@ -32,7 +33,7 @@ WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 
 def from_onnx(
     model: Any,
-    spatial_axes: Sequence[int] | None = None,
+    spatial_axes: Axes = None,
     image: str | None = None,
     shape: Sequence[int] | None = None,
     hold: str = "statistics",
@@ -43,7 +44,8 @@ def from_onnx(
 
     Args:
       model: path of a file, or an `onnx.ModelProto`.
-      spatial_axes: dimensions of the image that are pixels; None is those that the first
+      spatial_axes: dimensions of the image that are pixels, or a dictionary of names to them
+        ({"height": 2, "width": 3}; the names of open sizes are known); None is those that the first
         convolution or pooling slides over, and in a model without any all from the third on.
       image: name of the input; None is the only one.
       shape: sizes of the input, where the model leaves some of them open.
@@ -83,7 +85,8 @@ def from_onnx(
             raise Unreadable(f"{why}{last}") from None
         return reader
 
-    axes = first_window(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
+    given, named = asked_axes(spatial_axes)
+    axes = first_window(read, len(sizes)) if given is None else given
     if not 1 <= len(axes) <= 3 or not all(0 <= a < len(sizes) for a in axes):
         raise ValueError(f"spatial_axes: got {spatial_axes}; takes 1 to 3 dimensions of {sizes}")
     reader = read(axes)
@@ -103,8 +106,15 @@ def from_onnx(
     marks = placed(assembler, reader.marks)
     return ImportedNetwork(
         len(axes), assembler.nodes, ended, marks, assembler.notes, assembler.weights,
-        assembler.scales, assembler.ideal,
+        assembler.scales, assembler.ideal, named or _axis_names(inputs, name, axes),
     )  # fmt: skip
+
+
+def _axis_names(inputs: Sequence[Any], name: str, axes: Sequence[int]) -> tuple[str, ...]:
+    """What the file calls the sizes of its image that are open, "" where that is no word."""
+    dims = next(v for v in inputs if v.name == name).type.tensor_type.shape.dim
+    found = (dims[a].dim_param for a in axes)
+    return tuple(n if _WORD.fullmatch(n) and not n.startswith("unk") else "" for n in found)
 
 
 def _onnx() -> Any:
@@ -150,6 +160,9 @@ def _shape(value: Any, asked: Sequence[int] | None) -> tuple[int, ...]:
         open_ = tuple(d.dim_param or d.dim_value for d in dims)
         raise ValueError(f"shape: got None for an input of open sizes {open_}; takes all sizes")
     return tuple(n for n in found if n is not None)
+
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z_ ]*")
 
 
 class _Reader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.signals import BATCH, CHANNEL, Atom, Signal
@@ -26,6 +26,23 @@ def first_window(read: Callable[..., Any], rank: int) -> tuple[int, ...]:
         except ValueError:
             pass
     return tuple(range(2, rank))
+
+
+Axes = Sequence[int] | Mapping[str, int] | None
+
+
+def asked_axes(spatial_axes: Axes) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """The dimensions that a user gives, None for none, and their names."""
+    if spatial_axes is None:
+        return None, ()
+    if isinstance(spatial_axes, Mapping):
+        return tuple(spatial_axes.values()), tuple(map(str, spatial_axes))
+    if isinstance(spatial_axes, str) or not isinstance(spatial_axes, Iterable):
+        raise ValueError(
+            f"spatial_axes: got {spatial_axes!r}; takes dimensions of the image, or a dictionary "
+            'of names to them such as {"height": 2, "width": 3}'
+        )
+    return tuple(spatial_axes), ()
 
 
 def image_signal(shape: Sequence[int], axes: Sequence[int]) -> Signal:

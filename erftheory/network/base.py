@@ -77,6 +77,13 @@ class Network:
             found = axes if found is None else found
         return found
 
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """What the model that this was read from calls its axes ("" for one without a name), or
+        nothing."""
+        found = self.__dict__.get("_axis_names", ())
+        return found or next((names for part in self.parts if (names := part.axis_names)), ())
+
     def states_axes(self) -> bool:
         """True if an argument of its own states the number of axes; flat taps alone do not."""
         return self.own_axes() is not None

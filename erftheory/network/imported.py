@@ -74,8 +74,9 @@ IDEALISED = "idealised: "  # how `ErrorBound.note` begins where theory idealises
 class Part(GraphNetwork):
     """A part of a network that was read; `idealised` as for the whole."""
 
-    def __init__(self, graph: Graph, idealised: Iterable[str]):
+    def __init__(self, graph: Graph, idealised: Iterable[str], axis_names: tuple[str, ...] = ()):
         super().__init__(graph)
+        object.__setattr__(self, "_axis_names", axis_names)
         object.__setattr__(self, "idealised", tuple(dict.fromkeys(idealised)))
 
     idealised: tuple[str, ...]
@@ -100,11 +101,13 @@ class ImportedNetwork(GraphNetwork):
         weights: Mapping[int, tuple[Callable[[], Any], int]] | None = None,
         scales: Mapping[int, tuple[Callable[[], float | None], bool]] | None = None,
         ideal: Iterable[tuple[int, str]] = (),
+        axis_names: tuple[str, ...] = (),
     ):
         builder = Builder(ndim)
         builder.nodes = list(nodes)
         last = next(reversed(outputs.values()))
         super().__init__(builder.finish(last))
+        object.__setattr__(self, "_axis_names", axis_names if any(axis_names) else ())
         object.__setattr__(self, "_builder", builder)
         object.__setattr__(self, "_marks", {**marks, **outputs})
         object.__setattr__(self, "_ends", outputs)
@@ -184,14 +187,16 @@ class ImportedNetwork(GraphNetwork):
             {place[i]: own for i, own in known.items()},
         )
         ideal = [(place[i], text) for i, text in self._ideal]  # type: ignore[attr-defined]
-        return ImportedNetwork(self.ndim, nodes, ends, marks, self.notes, known, None, ideal)
+        return ImportedNetwork(
+            self.ndim, nodes, ends, marks, self.notes, known, None, ideal, self.axis_names
+        )
 
     def find(self, endpoint: str) -> Network | None:
         node = self._marks.get(endpoint)  # type: ignore[attr-defined]
         if node is None:
             return None
         graph: Graph = self._builder.finish(node)  # type: ignore[attr-defined]
-        return Part(graph, self._idealised(node))
+        return Part(graph, self._idealised(node), self.axis_names)
 
     def endpoints(self) -> tuple[str, ...]:
         return tuple(self._marks)  # type: ignore[attr-defined]

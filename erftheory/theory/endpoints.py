@@ -104,6 +104,7 @@ def between(network: Network, source: str | None = None, output: str | None = No
     else:
         found = _cut(last.graph, start, lambda: _deep(last.graph, network, source, output))
     object.__setattr__(found, "idealised", getattr(last, "idealised", None))
+    object.__setattr__(found, "_axis_names", network.axis_names)
     return found
 
 

@@ -81,6 +81,7 @@ class ReceptiveField:
         back without end, and ahead as far as what lies around it.
       spacing: distance of pixels in a physical unit, if one was given.
       unbounded: of an infinite field, which operation makes it so and how to do without; else "".
+      axes: what the model calls its axes, () where it does not.
     """
 
     size: tuple[int | float, ...]
@@ -93,6 +94,7 @@ class ReceptiveField:
     lookahead: tuple[int | Fraction | float, ...] = field(default=(), compare=False)
     spacing: Spacing | None = field(default=None, compare=False)
     unbounded: str = field(default="", compare=False)
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def extent(self) -> tuple[float, ...]:
@@ -108,7 +110,8 @@ class ReceptiveField:
         return self.spacing.of(self.size)
 
     def __str__(self) -> str:
-        size = " x ".join(map(str, self.size))
+        names = [f" ({name})" if name else "" for name in self.axes or [""] * len(self.size)]
+        size = " x ".join(f"{n}{name}" for n, name in zip(self.size, names))
         where = " in single output phases" if len(self.phases) > 1 else ""
         note = "" if self.aligned else f", branches not aligned: their centres differ{where}"
         note += f", unbounded: {self.unbounded}" if self.unbounded else ""
@@ -158,6 +161,7 @@ def receptive_field(
     whole = ReceptiveField(
         size, stride, base.padding, base.center, found.spans.aligned, found,
         tuple(map(_number, back)), tuple(map(_number, ahead)), unit, unbounded(network),
+        network.axis_names,
     )  # fmt: skip
     return _opened(whole, graph.reach)
 

@@ -35,13 +35,20 @@ class Row:
 class Summary:
     """A table that prints in a terminal and renders as HTML in Jupyter.
 
-    `unbounded` says of infinite fields which operation makes them so; "" if there are none.
+    `unbounded` says of infinite fields which operation makes them so; "" if there are none. `axes`
+    are what the model calls its axes.
     """
 
     signal: str
     rows: tuple[Row, ...]
     spacing: Spacing | None = None
     unbounded: str = ""
+    axes: tuple[str, ...] = ()
+
+    @property
+    def _named(self) -> str:
+        names = [name or f"axis {i}" for i, name in enumerate(self.axes)]
+        return f", {' x '.join(names)}" if names else ""
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -83,7 +90,7 @@ class Summary:
             )
             for row in table
         ]
-        note = f"sizes in input pixels; ERF std of the {self.signal} signal"
+        note = f"sizes in input pixels{self._named}; ERF std of the {self.signal} signal"
         note += f"\nunbounded: {self.unbounded}" if self.unbounded else ""
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
 
@@ -97,7 +104,8 @@ class Summary:
         )
         more = f"; unbounded: {html.escape(self.unbounded)}" if self.unbounded else ""
         note = (
-            f"<caption>Sizes in input pixels; ERF std of the {self.signal} signal{more}</caption>"
+            f"<caption>Sizes in input pixels{html.escape(self._named)}; ERF std of the "
+            f"{self.signal} signal{more}</caption>"
         )
         return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -139,7 +147,7 @@ def summary(
     outputs: tuple[str, ...] = getattr(network, "outputs", ())
     if len(outputs) > 1:
         rows += [_row(name, "output", network.until(name), signal, init) for name in outputs]
-    return Summary(signal, tuple(rows), unit, unbounded(network))
+    return Summary(signal, tuple(rows), unit, unbounded(network), network.axis_names)
 
 
 def _row(name: str, label: str, part: Network, signal: str, init: Init | None) -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.ends import asked, check_maps, placed, readable
-from erftheory.importers.image import first_window, image_signal
+from erftheory.importers.image import Axes, asked_axes, first_window, image_signal
 from erftheory.importers.pointwise import HOLD
 from erftheory.importers.rules import check_rules, note_unused
 from erftheory.importers.signals import Constant, Unreadable
@@ -24,7 +24,7 @@ def from_torch(
     *examples: Any,
     hold: str = "statistics",
     rules: Mapping[str, Any] | None = None,
-    spatial_axes: Sequence[int] | None = None,
+    spatial_axes: Axes = None,
     outputs: Sequence[str] | None = None,
 ) -> ImportedNetwork:
     """The network of a `torch.nn.Module`, read from what `torch.export` keeps in evaluation mode.
@@ -78,7 +78,8 @@ def from_torch(
             raise Unreadable(f"{why}{readable(made.marks, made.modules, made.unread)}") from None
         return made
 
-    axes = first_window(read, len(sizes)) if spatial_axes is None else tuple(spatial_axes)
+    given, named = asked_axes(spatial_axes)
+    axes = first_window(read, len(sizes)) if given is None else given
     if not 1 <= len(axes) <= 3 or not all(0 <= a < len(sizes) for a in axes):
         raise ValueError(f"spatial_axes: got {spatial_axes}; takes 1 to 3 dimensions of {sizes}")
     made = read(axes)
@@ -87,10 +88,12 @@ def from_torch(
     else:
         values = {name: made.env[node] for name, node in last.items()}
         check_maps(values)
-    return _network(made, values)
+    return _network(made, values, named)
 
 
-def _network(made: Any, values: Mapping[str, Any]) -> ImportedNetwork:
+def _network(
+    made: Any, values: Mapping[str, Any], named: tuple[str, ...]
+) -> ImportedNetwork:
     assembler, outputs = made.assembler, {}
     for name, value in values.items():
         if value is not None and not isinstance(value, Constant) and hasattr(value, "node"):
@@ -102,7 +105,7 @@ def _network(made: Any, values: Mapping[str, Any]) -> ImportedNetwork:
     marks = placed(assembler, made.marks)
     return ImportedNetwork(
         assembler.ndim, assembler.nodes, outputs, marks, assembler.notes, assembler.weights,
-        assembler.scales, assembler.ideal,
+        assembler.scales, assembler.ideal, named,
     )  # fmt: skip
 
 
