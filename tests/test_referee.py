@@ -35,6 +35,7 @@ from erftheory import (
     LayerNorm,
     MaxPool,
     Network,
+    Recurrent,
     Residual,
     RMSNorm,
     Upsample,
@@ -279,7 +280,9 @@ def public(kind: type) -> list[type]:
 def test_every_layer_has_a_rule_or_a_sampled_test():
     assert len(public(Layer)) >= 9
     for layer in public(Layer):
-        assert layer in RULES or layer is MaxPool or layer in SAMPLED, layer
+        assert layer in RULES or layer is MaxPool or layer in SAMPLED or layer is Recurrent, layer
+    with pytest.raises(ValueError, match="no ERF is predicted"):  # so that none can be wrong
+        exact(Chain(Conv(3), Recurrent(), ndim=1), image=8)
     for name in ACTIVATIONS:
         assert name in SLOPES or name == "linear" or name in SAMPLED, name
     for tests in SAMPLED.values():

@@ -28,6 +28,7 @@ from erftheory.importers.signals import (
     spatial,
 )
 from erftheory.network.base import Network
+from erftheory.network.combine import Chain
 from erftheory.network.graph import Builder
 
 CURVES = {
@@ -370,7 +371,7 @@ def described(make: Assembler, signal: Signal, rule: Network) -> Signal:
     builder = Builder(make.ndim)
     builder.nodes = make.nodes
     node = rule.lower(builder, signal.node, make.scope)
-    rates = rule.graph.rate
+    rates = Chain(rule, ndim=make.ndim).graph.rate
     sizes = [max(1, int(signal.size(a) / rates[a])) for a in range(make.ndim)]
     return Signal(node, make.resized(signal.dims, sizes))
 

@@ -29,7 +29,7 @@ from erftheory.theory.gains import MIXED, mixed_weights
 from erftheory.theory.grid_graph import Flat, flatten
 from erftheory.theory.idealised import idealised, marked
 from erftheory.theory.interval import receptive_field
-from erftheory.theory.pulling import Signal, Unreached, pull
+from erftheory.theory.pulling import Cancelled, Signal, Unreached, pull
 from erftheory.theory.walk import SIGNALS
 
 EPS = float(np.finfo(np.float64).eps)
@@ -210,10 +210,7 @@ class _Grid:
             whole = math.prod(float(part[i].sum()) for part in beside.parts)
             whole *= math.exp(beside.scale - found.scale)
             if abs(total) <= bound * whole:
-                raise ValueError(
-                    "taps: got signed taps whose signal cancels to a mass below the rounding "
-                    "error; takes taps of another sum or fewer layers"
-                )
+                raise Cancelled
             value = bound * whole / abs(total) * (1 + whole / abs(total))
             return ErrorBound("rounding", value, "sum over pixels"), False
         if mixed_weights(self.network.graph):

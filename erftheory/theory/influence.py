@@ -27,7 +27,7 @@ from erftheory.theory.grid_graph import Flat, flatten
 from erftheory.theory.grid_layers import TORUS
 from erftheory.theory.marginal import Marginal
 from erftheory.theory.prepare import prepare
-from erftheory.theory.pulling import Unreached
+from erftheory.theory.pulling import Cancelled, Unreached
 
 PHASES = 64  # phases up to which maps are made of all; beyond, of so many on diagonals
 KEPT = 20_000_000  # pixels of maps that are kept, or made for one corner
@@ -62,7 +62,8 @@ class Influence:
         )
         self.walk = prepare(network, signal, init)
         # where signs or rims change weights, what is lost is not all that is off
-        self.moved = self.walk.signed or rescales(network.graph)
+        self.rescales = rescales(network.graph)
+        self.moved = self.walk.signed or self.rescales
         self.some = list(chosen(phases))
         behind = size_behind(network.graph, tile)
         self.output = tuple(n or 0 for n in behind)
@@ -149,8 +150,8 @@ class Influence:
     def _corner(self, tile: tuple[int, ...], margin: Sides, sides: tuple[int, ...]) -> float:
         """The largest share by which the map of a unit near a corner is off.
 
-        A rim that changes weights may do more to a unit farther from it, so all cells count whose
-        units see it; of large maps those near the corner, along its edges and its diagonal.
+        A rim that changes weights may do more to a unit farther from it, so all cells count then
+        whose units see it; of large maps those near the corner, along its edges and diagonal.
         """
         image, cells = [], []
         for axis, (side, n, (before, after)) in enumerate(zip(sides, tile, margin)):
@@ -158,6 +159,7 @@ class Influence:
             first, last = before // g, max(before, low) // g
             if side == 1:
                 first, last = after // g, max(after, high) // g
+            last = last if self.rescales else first
             # what lies farther than the field makes no difference
             size = min(n, up((last + 1) * g + (high if side == 0 else low), g, n))
             last = min(last, size // g - 1 - (after if side == 0 else before) // g)
@@ -177,6 +179,8 @@ class Influence:
                     worst = max(worst, lost)
         except Unreached:
             return 1.0
+        except Cancelled:  # a map without a sum, of which no share is known
+            return math.inf
         return worst
 
     def _plane_maps(self) -> Iterator[ERF]:

@@ -16,6 +16,16 @@ from erftheory.theory import grid_layers as layers
 from erftheory.theory.grid_graph import Flat
 
 
+class Cancelled(ValueError):
+    """The entries of a signed map cancel: it has no share of anything."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "taps: got signed taps whose signal cancels to a mass below the rounding error; takes "
+            "taps of another sum or fewer layers"
+        )
+
+
 class Unreached(ValueError):
     """No input pixel reaches a unit."""
 
