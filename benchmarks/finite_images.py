@@ -28,7 +28,7 @@ import numpy as np
 from erftheory import exact, receptive_field, zoo
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import ones_params
-from erftheory.theory.grid import exact_units
+from erftheory.theory.image.units import exact_units
 
 IMAGE = 224
 NETWORKS = ("vgg16", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121")

@@ -16,9 +16,9 @@ from scipy.interpolate import CubicSpline
 
 from erftheory import Chain, Conv, counting, exact
 from erftheory.symbolic.edgeworth import edgeworth
-from erftheory.theory.approximations import approximate
-from erftheory.theory.cumulants import cumulants
-from erftheory.theory.normality import berry_esseen, local_limit_bound
+from erftheory.theory.limits.approximations import approximate
+from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
+from erftheory.theory.readings.cumulants import cumulants
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SKEWED = (1, 2, 6)

@@ -14,7 +14,7 @@ import numpy as np
 
 from erftheory import Activation, Chain, Conv, moments
 from erftheory.empirical.sampling import gradients
-from erftheory.theory.fluctuations import power_fluctuation, shape_fluctuation
+from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 
 IMAGES = Path(__file__).resolve().parent / "images"
 WIDTHS = (4, 16, 64)

@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from erftheory.importers.from_jax import from_jax
     from erftheory.importers.from_onnx import from_onnx
     from erftheory.importers.torch.from_torch import from_torch
-    from erftheory.theory.advise import advise
-    from erftheory.theory.approximations import approximate
-    from erftheory.theory.conditions import conditions
-    from erftheory.theory.counting import counting
-    from erftheory.theory.cumulants import cumulants
-    from erftheory.theory.endpoints import between
-    from erftheory.theory.exact import exact
-    from erftheory.theory.grid import exact_units
-    from erftheory.theory.interval import receptive_field
-    from erftheory.theory.moments import moments
-    from erftheory.theory.normality import berry_esseen, local_limit_bound
-    from erftheory.theory.tiling import tiling
+    from erftheory.theory.advice.advise import advise
+    from erftheory.theory.advice.tiling import tiling
+    from erftheory.theory.gains.between import between
+    from erftheory.theory.image.units import exact_units
+    from erftheory.theory.limits.approximations import approximate
+    from erftheory.theory.limits.conditions import conditions
+    from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
+    from erftheory.theory.plane.exact import exact
+    from erftheory.theory.readings.counting import counting
+    from erftheory.theory.readings.cumulants import cumulants
+    from erftheory.theory.readings.moments import moments
+    from erftheory.theory.readings.receptive_field import receptive_field
 
 __version__ = "0.1.0"
 
@@ -51,25 +51,25 @@ _LAZY = {
     "derive": "erftheory.derive",
     "zoo": "erftheory.zoo",
     "ERF": "erftheory.erf",
-    "advise": "erftheory.theory.advise",
-    "approximate": "erftheory.theory.approximations",
-    "berry_esseen": "erftheory.theory.normality",
-    "between": "erftheory.theory.endpoints",
+    "advise": "erftheory.theory.advice.advise",
+    "approximate": "erftheory.theory.limits.approximations",
+    "berry_esseen": "erftheory.theory.limits.normality",
+    "between": "erftheory.theory.gains.between",
     "compare": "erftheory.comparison",
-    "conditions": "erftheory.theory.conditions",
-    "counting": "erftheory.theory.counting",
-    "cumulants": "erftheory.theory.cumulants",
-    "exact": "erftheory.theory.exact",
-    "exact_units": "erftheory.theory.grid",
+    "conditions": "erftheory.theory.limits.conditions",
+    "counting": "erftheory.theory.readings.counting",
+    "cumulants": "erftheory.theory.readings.cumulants",
+    "exact": "erftheory.theory.plane.exact",
+    "exact_units": "erftheory.theory.image.units",
     "from_jax": "erftheory.importers.from_jax",
     "from_onnx": "erftheory.importers.from_onnx",
     "from_torch": "erftheory.importers.torch.from_torch",
     "gradient_erf": "erftheory.empirical",
-    "receptive_field": "erftheory.theory.interval",
-    "local_limit_bound": "erftheory.theory.normality",
-    "moments": "erftheory.theory.moments",
+    "receptive_field": "erftheory.theory.readings.receptive_field",
+    "local_limit_bound": "erftheory.theory.limits.normality",
+    "moments": "erftheory.theory.readings.moments",
     "sample": "erftheory.empirical",
-    "tiling": "erftheory.theory.tiling",
+    "tiling": "erftheory.theory.advice.tiling",
     "enumerated": "erftheory.empirical",
     "probe_receptive_field": "erftheory.empirical",
 }

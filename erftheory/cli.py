@@ -257,7 +257,7 @@ def _whole(path: str, write: Callable[[str], Any]) -> None:
 @click.option("--spacing", default=None, metavar='"0.5 mm"', help="Distance of pixels.")
 def summary(network: Network, spacing: str | None, signal: str, init: str):
     """One row a layer: receptive field, jump, ERF std."""
-    from erftheory.theory.summary import summary as rows
+    from erftheory.theory.readings.summary import summary as rows
 
     found = rows(network, signal, init, spacing)
     data = [
@@ -329,7 +329,7 @@ def _picture(found: Any, path: str) -> None:
 @click.option("--image", required=True, metavar="224", help="Pixels of the images.")
 def advise(network: Network, image: str, signal: str, init: str):
     """Which layers an image size leaves without work, and what to change."""
-    from erftheory.theory.advise import advise as advice
+    from erftheory.theory.advice.advise import advise as advice
 
     found = advice(network, _pixels(image, "image"), signal, init)
     data = {
@@ -349,7 +349,7 @@ def tiling(network: Network, tile: str, image: str | None, mass: float, signal: 
     """The overlap that tiled inference needs."""
     from dataclasses import asdict
 
-    from erftheory.theory.tiling import tiling as tiles
+    from erftheory.theory.advice.tiling import tiling as tiles
 
     found = tiles(network, _pixels(tile, "tile"), mass, signal, init, _pixels(image, "image"))
     return str(found), asdict(found)

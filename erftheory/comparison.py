@@ -235,8 +235,8 @@ def compare(
     """
     from erftheory.empirical.gradients import gradient_erf
     from erftheory.network.base import check_network
-    from erftheory.theory.exact import exact
-    from erftheory.theory.grid_graph import flatten
+    from erftheory.theory.image.graph import flatten
+    from erftheory.theory.plane.exact import exact
 
     ndim = check_network("network", network).graph.ndim
     measured = gradient_erf(function, images, unit, contribution, **options)
@@ -278,7 +278,7 @@ def beside(
     network: Network, predicted: ERF, measured: ERF, weights: str = "given"
 ) -> Comparison:
     """The `Comparison` of a prediction and a measurement that exist already."""
-    from erftheory.theory.interval import receptive_field
+    from erftheory.theory.readings.receptive_field import receptive_field
 
     errors = measured.std_stderr or (math.nan,) * measured.ndim
     return Comparison(

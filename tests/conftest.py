@@ -31,4 +31,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 # Array shapes and types of the compiled engines are checked at every trace while tests run.
-install_import_hook(["erftheory.theory.spectrum", "erftheory.theory.direct"], "beartype.beartype")
+ENGINES = ["erftheory.theory.plane.spectrum", "erftheory.theory.plane.direct"]
+install_import_hook(ENGINES, "beartype.beartype")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from erftheory import receptive_field
-from erftheory.theory.lowering import build
+from erftheory.theory.lowering.lowering import build
 
 
 def fields(function, shape, axes, nan=True, out_axes=None):

@@ -31,10 +31,10 @@ from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
 from erftheory.network.graph import Builder, GraphNetwork, Input, Loop, unrolled
 from erftheory.network.layers import Layer
-from erftheory.theory.advise import advise
-from erftheory.theory.extents import centres, smallest_fields
-from erftheory.theory.prefixes import deviations
-from erftheory.theory.tiling import tiling
+from erftheory.theory.advice.advise import advise
+from erftheory.theory.advice.tiling import tiling
+from erftheory.theory.readings.deviations import deviations
+from erftheory.theory.readings.extents import centres, smallest_fields
 
 SPEC = ("NHWC", "HWIO", "NHWC")
 

@@ -33,13 +33,13 @@ from erftheory.symbolic.edgeworth import edgeworth
 from erftheory.symbolic.hermite import RHO, SMALL, He
 from erftheory.symbolic.names import equation, k, n, x
 from erftheory.symbolic.saddlepoint import saddlepoint
-from erftheory.theory.approximations import approximate
-from erftheory.theory.counting import Counts
-from erftheory.theory.cumulants import cumulants, cumulants_of, raw_moments
-from erftheory.theory.marginal import Marginal
-from erftheory.theory.normality import berry_esseen, local_limit_bound
-from erftheory.theory.prepare import prepare
-from erftheory.theory.saddlepoint import tilts
+from erftheory.theory.gains.prepare import prepare
+from erftheory.theory.limits.approximations import approximate
+from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
+from erftheory.theory.limits.saddlepoint import tilts
+from erftheory.theory.plane.axis import Marginal
+from erftheory.theory.readings.counting import Counts
+from erftheory.theory.readings.cumulants import cumulants, cumulants_of, raw_moments
 
 UPSAMPLING = {name for name, net in NETWORKS.items() if prepare(net, "variance", "he").restricted}
 LAWS = ("EDG-1", "SAD-1", "BE-1")

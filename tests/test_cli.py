@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 
 from erftheory import ERF, Chain, Conv, cli, exact, receptive_field, zoo
-from erftheory.theory.advise import advise
-from erftheory.theory.tiling import tiling
+from erftheory.theory.advice.advise import advise
+from erftheory.theory.advice.tiling import tiling
 
 
 def model():

@@ -23,7 +23,7 @@ from erftheory import (
 )
 from erftheory.network.graph import Builder, Concat, GraphNetwork, Sum
 from erftheory.network.imported import Scale
-from erftheory.theory.endpoints import between
+from erftheory.theory.gains.between import between
 
 THREE = (1, 1, 1)
 

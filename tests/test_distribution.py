@@ -17,10 +17,10 @@ from erftheory.network.layers import (
     BatchNorm,
     Conv,
 )
-from erftheory.theory import distribution as dist
-from erftheory.theory import seen
-from erftheory.theory.meanfield import meanfield_gains
-from erftheory.theory.points import grid
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.units import conditioned as seen
+from erftheory.theory.units import law as dist
+from erftheory.theory.units.quadrature import grid
 
 BN, RELU = BatchNorm(), Activation("relu")
 KEPT = 1 - 1 / math.pi  # variance of a rectified unit over half its second moment

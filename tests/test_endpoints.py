@@ -32,8 +32,8 @@ from erftheory import (
     receptive_field,
     zoo,
 )
-from erftheory.theory.endpoints import between
-from erftheory.theory.summary import summary
+from erftheory.theory.gains.between import between
+from erftheory.theory.readings.summary import summary
 
 LAYERS = st.builds(
     lambda k, s, d: Conv(k, s, d), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2)

@@ -35,7 +35,7 @@ from erftheory.empirical.routes import NAMES, Layout
 from erftheory.empirical.sampling import gradients as sampled_gradients
 from erftheory.empirical.symmetry import images
 from erftheory.empirical.weights import draw
-from erftheory.theory.interval import receptive_field
+from erftheory.theory.readings.receptive_field import receptive_field
 
 RELU = Activation("relu")
 

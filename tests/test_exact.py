@@ -24,9 +24,9 @@ from erftheory import (
     moments,
     zoo,
 )
-from erftheory.theory.counting import Counts
-from erftheory.theory.prepare import prepare
-from erftheory.theory.support import SupportAlgebra
+from erftheory.theory.gains.prepare import prepare
+from erftheory.theory.readings.counting import Counts
+from erftheory.theory.readings.lattice import SupportAlgebra
 
 ULP = 4 * 2.0**-52  # below this an error bound has nothing to say
 

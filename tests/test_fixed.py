@@ -21,9 +21,9 @@ from erftheory import (
 )
 from erftheory.network.activations import CURVES
 from erftheory.network.base import Network
-from erftheory.theory.distribution import gaussian
-from erftheory.theory.grid import exact_units
-from erftheory.theory.slopes import agreement
+from erftheory.theory.image.units import exact_units
+from erftheory.theory.units.law import gaussian
+from erftheory.theory.units.slopes import agreement
 
 
 def powers(*layers: Network, image: int = 96, unit: int | None = None) -> np.ndarray:

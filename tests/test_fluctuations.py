@@ -16,10 +16,10 @@ from erftheory import Activation, AvgPool, Chain, Conv, Residual, exact, recepti
 from erftheory.empirical import apply, initialise
 from erftheory.laws import Context, Engines, select
 from erftheory.laws.fluctuations import _hall_test
-from erftheory.theory import fluctuations
-from erftheory.theory.chains import extent, read_chain
-from erftheory.theory.fluctuations import power_fluctuation, shape_fluctuation
-from erftheory.theory.gates import four_places, gate_moments, two_walks
+from erftheory.theory.fluctuations.chains import extent, read_chain
+from erftheory.theory.fluctuations.mean_field import four_places, gate_moments, two_walks
+from erftheory.theory.fluctuations import power as fluctuations
+from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 
 
 def stack(depth: int, kernel: int = 3, ndim: int = 1, act: str | None = None):

@@ -18,7 +18,7 @@ from test_sizes import agree, shares
 from torch import nn
 
 from erftheory import Chain, Conv, exact, from_jax, from_onnx, from_torch, receptive_field
-from erftheory.theory.grid_graph import flatten
+from erftheory.theory.image.graph import flatten
 
 LIGHT = os.path.join(os.path.dirname(onnx.backend.__file__), "test", "data", "light")
 SHAPE = (1, 3, 36, 32)

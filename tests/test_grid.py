@@ -26,8 +26,8 @@ from erftheory import (
 )
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import ones_params
-from erftheory.theory import grid
-from erftheory.theory.grid import exact_units
+from erftheory.theory.image import units as grid
+from erftheory.theory.image.units import exact_units
 
 JNP_PAD = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 # positions of aligned corners depend on the image's size

@@ -19,11 +19,11 @@ from erftheory import (
     sample,
 )
 from erftheory.network.activations import CURVES
-from erftheory.theory import distribution as dist
-from erftheory.theory.gains import transfer
-from erftheory.theory.largest import maximum, opened
-from erftheory.theory.meanfield import meanfield_gains
-from erftheory.theory.seen import behind
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.units import law as dist
+from erftheory.theory.units.conditioned import behind
+from erftheory.theory.units.max_pool import maximum, opened
+from erftheory.theory.walk.links import transfer
 
 RELU = Activation("relu")
 

@@ -19,10 +19,10 @@ from erftheory.network.layers import (
     MaxPool,
     Upsample,
 )
-from erftheory.theory import distribution as dist
-from erftheory.theory.gains import transfer
-from erftheory.theory.meanfield import meanfield_gains
-from erftheory.theory.moments import moments
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.readings.moments import moments
+from erftheory.theory.units import law as dist
+from erftheory.theory.walk.links import transfer
 
 C, BN, RELU = Conv(3), BatchNorm(), Activation("relu")
 ONE = Conv(1)

@@ -20,8 +20,8 @@ from erftheory.network.layers import (
     Norm,
     RMSNorm,
 )
-from erftheory.theory.gains import transfer
-from erftheory.theory.meanfield import meanfield_gains
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.walk.links import transfer
 
 BN, RELU = BatchNorm(), Activation("relu")
 ONE, TANH, DROPPED = Conv(1), Activation("tanh"), Dropout(0.4)

@@ -124,6 +124,74 @@ def test_dependencies_point_one_way(path):
         assert not any(n.startswith(("erftheory.theory", "erftheory.empirical")) for n in eager)
 
 
+# The rooms of theory/ from the ground up, and those that each may read.
+ROOMS = {
+    "walk": (),
+    "units": ("walk",),
+    "lowering": ("walk", "units"),
+    "gains": ("walk", "units", "lowering"),
+    "readings": ("walk", "lowering", "gains"),
+    "image": ("walk", "units", "lowering", "gains", "readings"),
+    "plane": ("walk", "lowering", "gains", "readings", "image"),
+    "limits": ("walk", "gains", "readings", "plane"),
+    "advice": ("walk", "lowering", "gains", "readings", "image", "plane"),
+    "fluctuations": (),
+}
+THEORY = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "theory"]
+
+
+def test_rooms_read_only_those_below():
+    """Imports inside functions and for type checkers count too."""
+    seen = set()
+    for path in THEORY:
+        room = path.relative_to(PACKAGE / "theory").parts[0]
+        if room == "__init__.py":
+            continue
+        for name in imported(path) | imported_for_types(path):
+            if name.startswith("erftheory.theory."):
+                seen.add((room, name.split(".")[2]))
+    assert {a for a, _ in seen} | {b for _, b in seen} == set(ROOMS)
+    assert {(a, b) for a, b in seen if a != b} == {(a, b) for a, row in ROOMS.items() for b in row}
+    order = list(ROOMS)
+    assert all(order.index(b) < order.index(a) for a, row in ROOMS.items() for b in row)
+
+
+def imported_for_types(path: Path) -> set[str]:
+    return {
+        node.module
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+
+def circles(names: dict[str, set[str]]) -> list[list[str]]:
+    """Files that import each other in a loop: those left after taking away all that read nothing
+    that is left, and all that nothing left reads."""
+    left = {name: {n for n in reads if n in names and n != name} for name, reads in names.items()}
+    while True:
+        read = set().union(*left.values()) if left else set()
+        ends = {n for n, reads in left.items() if not reads or n not in read}
+        if not ends:
+            return [sorted(left)] if left else []
+        left = {n: reads - ends for n, reads in left.items() if n not in ends}
+
+
+def test_no_circle_in_the_theory():
+    place = lambda p: ".".join(("erftheory", *p.relative_to(PACKAGE).with_suffix("").parts))  # noqa: E731
+    names = {place(p): imported(p) | imported_for_types(p) for p in THEORY}
+    assert circles(names) == []
+    assert circles({"a": {"b"}, "b": {"c", "a"}, "c": set()}) == [["a", "b"]]
+
+
+def test_every_room_has_its_page():
+    for room in ROOMS:
+        text = ast.get_docstring(ast.parse((PACKAGE / "theory" / room / "__init__.py").read_text()))
+        assert text and "Begin with" in text and len(text) > 200, room
+        for name in re.findall(r"`(\w+)\.py`|(\w+)\.py\b", text):
+            file = next(filter(None, name)) + ".py"
+            assert (PACKAGE / "theory" / room / file).exists() or (ROOT / "docs" / file).exists()
+
+
 def eager_imports(path: Path) -> set[str]:
     """Modules imported when the file itself is imported: top-level statements only."""
     names = set()

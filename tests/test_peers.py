@@ -34,7 +34,7 @@ from erftheory import (
     zoo,
 )
 from erftheory.empirical.replknet import area_ratios
-from erftheory.theory.advise import advise
+from erftheory.theory.advice.advise import advise
 
 LETTERS = "DHW"
 

@@ -18,8 +18,8 @@ from erftheory import (
     receptive_field,
     zoo,
 )
-from erftheory.theory.interval import IntervalAlgebra
-from erftheory.theory.lowering import build
+from erftheory.theory.lowering.lowering import build
+from erftheory.theory.readings.receptive_field import IntervalAlgebra
 
 DOWN_UP = Chain(Conv(3), Conv(3, (2, 3)), Conv(3), ConvTranspose((2, 3), (2, 3), 0))
 EMPTY = {

@@ -26,9 +26,9 @@ from erftheory import (
     moments,
 )
 from erftheory.network.activations import CURVES
-from erftheory.theory.distribution import STANDARD, activated
-from erftheory.theory.grid_graph import flatten
-from erftheory.theory.meanfield import meanfield_gains
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.image.graph import flatten
+from erftheory.theory.units.law import STANDARD, activated
 
 RELU = Activation("relu")
 IMAGE = torch.zeros(1, 3, 16, 16)

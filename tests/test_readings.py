@@ -284,7 +284,7 @@ def test_bad_arguments():
 
 
 def test_array_shapes_are_checked():
-    from erftheory.theory.spectrum import _add
+    from erftheory.theory.plane.spectrum import _add
 
     ones = np.ones(4, np.complex64)
     assert _add(ones, 2.0, ones).shape == (4,)

@@ -20,9 +20,9 @@ from erftheory.network.graph import Builder, GraphNetwork, Sum
 from erftheory.network.imported import Channels, Scale
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Layer
-from erftheory.theory.unit_laws import UNIT_LAWS
+from erftheory.theory.units.unit_laws import UNIT_LAWS
 
-# what mixes channels: their laws stand in the forward pass itself and in theory/norms.py
+# what mixes channels: their laws stand in the forward pass itself and in theory/gains/norms.py
 MIXING = {
     layers.Conv,
     layers.ConvTranspose,

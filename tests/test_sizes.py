@@ -13,8 +13,8 @@ from models import MODELS, RESIZED
 from onnx import TensorProto, helper
 
 from erftheory import exact, from_jax, from_onnx
-from erftheory.theory.grid import exact_units
-from erftheory.theory.grid_graph import flatten
+from erftheory.theory.image.graph import flatten
+from erftheory.theory.image.units import exact_units
 
 FLOATS = {"w": np.ones((1, 1, 2)), "v": np.ones((1, 1, 5)), "u": np.ones((1, 1, 4))}
 

@@ -31,13 +31,13 @@ from erftheory.empirical.weights import initialise
 from erftheory.network.imported import Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
-from erftheory.theory.arrivals import Axis, Unlike, arrived
-from erftheory.theory.branches import rescales
-from erftheory.theory.fitting import Fitting, size_behind
-from erftheory.theory.grid_graph import flatten
-from erftheory.theory.influence import Influence
-from erftheory.theory.lowering import build
-from erftheory.theory.tiling import _field_margins
+from erftheory.theory.advice.fitting import Fitting, size_behind
+from erftheory.theory.advice.influence import Influence
+from erftheory.theory.advice.tiling import _field_margins
+from erftheory.theory.image.arrivals import Axis, Unlike, arrived
+from erftheory.theory.image.graph import flatten
+from erftheory.theory.lowering.branches import rescales
+from erftheory.theory.lowering.lowering import build
 
 RELU = Activation("relu")
 SPEC = ("NHWC", "HWIO", "NHWC")

@@ -24,10 +24,10 @@ from erftheory import (
     exact,
     moments,
 )
-from erftheory.theory.counting import Counts
-from erftheory.theory.cumulants import raw_moments
-from erftheory.theory.phased import phased_moments
-from erftheory.theory.prepare import prepare
+from erftheory.theory.gains.prepare import prepare
+from erftheory.theory.readings.counting import Counts
+from erftheory.theory.readings.cumulants import raw_moments
+from erftheory.theory.readings.phased import phased_moments
 
 RISING = {n: net for n, net in NETWORKS.items() if prepare(net, "variance", "he").restricted}
 

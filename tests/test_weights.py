@@ -12,8 +12,8 @@ from jax import lax
 
 from erftheory import Chain, Conv, ConvTranspose, Residual, exact, from_jax, from_torch
 from erftheory.empirical.weights import initialise
-from erftheory.theory.gains import transfer
-from erftheory.theory.meanfield import meanfield_gains
+from erftheory.theory.gains.forward import meanfield_gains
+from erftheory.theory.walk.links import transfer
 
 RNG = np.random.default_rng(5)
 

@@ -32,7 +32,7 @@ def factors(
     """
     if not explicit(graph):
         return None
-    from erftheory.theory.meanfield import meanfield_gains
+    from erftheory.theory.gains.forward import meanfield_gains
 
     return _factors(graph, meanfield_gains(graph, "variance", init, channels, in_channels))
 

@@ -292,7 +292,7 @@ def _tally(
 
 
 def _receptive_field(network: Network):
-    from erftheory.theory.interval import receptive_field
+    from erftheory.theory.readings.receptive_field import receptive_field
 
     return receptive_field(network)
 

@@ -11,8 +11,8 @@ from erftheory.laws.base import Context, Evidence, below, close, law, slope, sta
 from erftheory.network.base import Network
 from erftheory.network.combine import Chain
 from erftheory.network.layers import Conv
-from erftheory.theory.approximations import approximate
-from erftheory.theory.normality import berry_esseen, local_limit_bound
+from erftheory.theory.limits.approximations import approximate
+from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
 
 SKEWED = (1, 2, 6)  # relative taps of a kernel without symmetry
 DEPTHS = (80, 320)  # multiples of ten: the same shares of the field are pixels in both

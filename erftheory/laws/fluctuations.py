@@ -14,7 +14,7 @@ from erftheory.laws.trials import LEVELS
 from erftheory.network.base import Network
 from erftheory.network.combine import Chain
 from erftheory.network.layers import Activation, Conv
-from erftheory.theory.fluctuations import power_fluctuation, shape_fluctuation
+from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 
 ENUMERATED_WEIGHTS = 12  # of the one-channel nets, 4096 of them
 ROUNDING = 1e-12  # relative, of a second moment in floats

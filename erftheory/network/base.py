@@ -153,7 +153,7 @@ class Network:
 
     def summary(self, signal: str = "variance", init: str = "he", spacing=None):
         """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
-        from erftheory.theory.summary import summary
+        from erftheory.theory.readings.summary import summary
 
         return summary(self, signal=signal, init=init, spacing=spacing)
 

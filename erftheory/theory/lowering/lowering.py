@@ -1,0 +1,372 @@
+"""From a graph to its walk: links to edges, edges to probabilities, runs to single edges."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+from erftheory.network.base import Network
+from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.imported import Channels
+from erftheory.network.kernel import Kernel
+from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
+from erftheory.theory.lowering.branches import leads_through
+from erftheory.theory.lowering.lags import Moments, second_moments
+from erftheory.theory.lowering.squares import PlaneLags
+from erftheory.theory.lowering.unbounded import refuse_unbounded
+from erftheory.theory.units.slopes import mask_gate, slope_gate
+from erftheory.theory.walk.links import Gains, Link, structural_gains
+from erftheory.theory.walk.walk import Edge, Factor, Gate, Port, RawEdge, Walk, merge_factors
+from erftheory.theory.walk.weights import Weight, power, to_float
+
+
+def build(
+    network: Network,
+    signal: str = "variance",
+    gains: Gains | None = None,
+    raw: bool = False,
+    endless: bool = False,
+) -> Walk:
+    """The walk of a network.
+
+    Args:
+      signal: "variance" squares fixed taps, "gradient" takes all taps as weights.
+      gains: power gain of every link, from the forward pass; None weights every tap as given.
+      raw: weights of edges are the numbers of equal edges, not probabilities.
+      endless: what reads whole axes is taken as passing every pixel alone.
+
+    Raises:
+      ValueError: a global operation, whose receptive field has no end.
+    """
+    graph = network.graph
+    if not endless:
+        refuse_unbounded(network)
+    if gains is None:
+        gains = structural_gains(graph, signal)
+    return _Lowering(graph, _fine(graph), signal, gains, raw).walk()
+
+
+def states(graph: Graph, signal: str, gains: Gains) -> tuple[Moments, tuple[int, ...]]:
+    """What arrives at every port before it is normalised, and lattice points per pixel."""
+    fine = _fine(graph)
+    lowering = _Lowering(graph, fine, signal, gains)
+    raw, outputs = lowering.gradients(), [p for p, _ in lowering.outputs()]
+    if signal == "gradient":
+        return Moments(raw, lowering.order(raw, outputs), True, False), fine
+    inputs = [p for p, _ in lowering.inputs()]
+    return lowering.moments(raw, outputs, inputs, runs=False), fine
+
+
+def transferred(
+    graph: Graph, gains: Gains, start: dict[Port, Weight], stop: int = 0
+) -> dict[Port, Weight]:
+    """Power that arrives at the ports of node `stop` from powers, uncorrelated, at some ports."""
+    lowering = _Lowering(graph, _fine(graph), "variance", gains)
+    raw = lowering.gradients(max(node for node, _ in start), stop)
+    ends = [(stop, g) for g in range(len(gains.channels[stop]))]
+    found = lowering.moments(raw, list(start), ends)
+    mass: dict[Any, Weight] = dict(start)
+    for state in found.order:
+        for e in found.arriving.get(state, ()):
+            mass[state] = mass.get(state, 0) + _times(e.gain, mass[e.reader])
+    return {port: mass[port] for port in ends if port in mass}
+
+
+def through(graph: Graph, gains: Gains, index: int) -> list[list[Weight]]:
+    """Amplitudes of the paths without weights through a repetition, from group to group."""
+    return _Lowering(graph, _fine(graph), "variance", gains).passed(index)
+
+
+def _times(a: Weight, b: Weight) -> Weight:
+    if isinstance(a, float) or isinstance(b, float):
+        return to_float(to_float(a) * to_float(b))
+    return a * b
+
+
+def _fine(graph: Graph) -> tuple[int, ...]:
+    return tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
+
+
+class _Lowering:
+    def __init__(
+        self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains, raw: bool = False
+    ):
+        self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
+        self.raw = raw
+        self.ndim = graph.ndim
+        self.still = (0,) * self.ndim
+        # lattice points per pixel of every node
+        self.jumps = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in graph.rates]
+
+    def walk(self) -> Walk:
+        raw, outputs = self.gradients(), self.outputs()
+        order, exact, lagged = self.order(raw, [p for p, _ in outputs]), True, False
+        if self.signal != "gradient":
+            found = self.moments(raw, [p for p, _ in outputs], [p for p, _ in self.inputs()])
+            raw, order, exact, lagged = found.arriving, found.order, found.exact, found.lagged
+        vertices = _normalise(raw, order, outputs, self.inputs(), self.raw)
+        vertices = _contract(vertices, self.still)
+        return Walk(self.ndim, self.fine, self.jumps[-1], vertices, not exact, lagged)
+
+    def moments(
+        self,
+        raw: dict[Port, list[RawEdge]],
+        outputs: list[Port],
+        inputs: list[Port],
+        runs: bool = True,
+    ) -> Moments:
+        order = self.order(raw, outputs)
+        return second_moments(raw, order, outputs, inputs, PlaneLags(self.jumps), runs)
+
+    def outputs(self) -> list[tuple[Port, Weight]]:
+        last = len(self.graph.nodes) - 1
+        return [((last, g), c) for g, c in enumerate(self.gains.channels[last])]
+
+    def inputs(self) -> list[tuple[Port, Weight]]:
+        return [((0, g), c) for g, c in enumerate(self.gains.channels[0])]
+
+    def order(self, raw: dict[Port, list[RawEdge]], outputs: list[Port]) -> list[Port]:
+        return sorted(set(raw) | set(outputs), key=lambda p: (-p[0], p[1]))
+
+    def gradients(self, last: int | None = None, stop: int = 0) -> dict[Port, list[RawEdge]]:
+        """All links of the graph between two nodes as raw edges, by the port they arrive at."""
+        raw: dict[Port, list[RawEdge]] = {}
+        last = len(self.graph.nodes) - 1 if last is None else last
+        for index in range(last, stop, -1):
+            node = self.graph.nodes[index]
+            for link in self.gains.links[index]:
+                arrive = (node.inputs[link.input], link.source)
+                raw.setdefault(arrive, []).append(self._edge(index, link))
+        return raw
+
+    def _edge(self, index: int, link: Link) -> RawEdge:
+        node = self.graph.nodes[index]
+        reader = (index, link.target)
+        frame = self.jumps[node.inputs[link.input]]
+        if isinstance(node.op, Loop):
+            return self._repeated(node.op, index, link, frame)
+        step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
+        if step is not None:
+            return self._step_edge(reader, link.gain, step, frame, index)
+        # which channels are picked is not known, and those of several laws stay apart in truth
+        mixes = not isinstance(node.op, Sum | Concat) and len(self._feeding(index, link)) > 1
+        kind = "random" if mixes or isinstance(node.op, Channels) else "fixed"
+        gate = self._gate(index, link)
+        return RawEdge(reader, link.gain, (), self.still, None, kind, gate)
+
+    def _feeding(self, index: int, link: Link) -> list[Link]:
+        links = self.gains.links[index]
+        return [k for k in links if k.target == link.target and k.input == link.input]
+
+    def _gate(self, index: int, link: Link) -> Gate | None:
+        op = self.graph.nodes[index].op
+        if isinstance(op, Dropout) and op.rate > 0:
+            return mask_gate(op.rate)
+        if not isinstance(op, Activation) or op.name == "linear":
+            return None
+        name, laws = self.gains.gates.get(index, (op.curve, ()))
+        return slope_gate(laws[link.source], name) if laws else Gate(exact=False)
+
+    def _repeated(
+        self, op: Loop, index: int, link: Link, frame: tuple[int, ...]
+    ) -> RawEdge:
+        factors, shift = (), self.still
+        for count, inner in self.gains.runs[index]:
+            body = _Lowering(op.graph, frame, self.signal, inner, self.raw)
+            more, by = _powered(body.walk(), count)
+            factors += more
+            shift = tuple(a + b for a, b in zip(shift, by))
+        reader, mean = (index, link.target), 0
+        if self.signal == "variance":
+            mean = self.passed(index)[link.source][link.target]
+        return RawEdge(reader, link.gain, factors, shift, None, "random", through=mean)
+
+    def passed(self, index: int) -> list[list[Weight]]:
+        """`through` a repetition."""
+        op, total = self.graph.nodes[index].op, None
+        assert isinstance(op, Loop)
+        channels = self.gains.channels
+        groups = len(channels[self.graph.nodes[index].inputs[0]]), len(channels[index])
+        if not leads_through(op.graph):
+            return [[0] * groups[1] for _ in range(groups[0])]
+        frame = self.jumps[self.graph.nodes[index].inputs[0]]
+        for count, inner in self.gains.runs[index]:  # output first
+            once = _power(_Lowering(op.graph, frame, "variance", inner).through(), count)
+            total = once if total is None else _product(once, total)
+        assert total is not None
+        if (len(total), len(total[0])) != groups:  # a chain's gains are those of one group
+            return [[total[0][0] * (s == t) for t in range(groups[1])] for s in range(groups[0])]
+        return total
+
+    def through(self) -> list[list[Weight]]:
+        """Amplitudes of the paths without random weights, by group of the input and the output.
+
+        Fixed layers with taps are written out where they repeat (`prepare`), so that paths stay
+        at one pixel here.
+        """
+        raw, found = self.gradients(), []
+        for port, _ in self.outputs():
+            mean: dict[Port, Weight] = {port: 1}
+            for at in self.order(raw, [port]):
+                for e in raw.get(at, ()):
+                    if e.mean and e.reader in mean and len(e.amplitudes) == 1:
+                        tap = next(iter(e.amplitudes.values()))
+                        mean[at] = mean.get(at, 0) + e.mean * tap * mean[e.reader]
+            found.append([mean.get(p, 0) for p, _ in self.inputs()])
+        return [list(row) for row in zip(*found)]
+
+    def _step_edge(
+        self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int
+    ) -> RawEdge:
+        signed = step.signed if step.kind == "fixed" else None
+        step = step.of(self.signal)
+        kernel, restrict = step.kernel, None
+        if self.signal == "variance" and signed is not None:
+            kernel = signed  # amplitudes, whose signs matter where paths meet
+        if step.up:
+            # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
+            out = self.jumps[index]
+            spacing = tuple(d * j for d, j in zip(step.dilation, out))
+            shift = tuple(
+                j * (p - d * (k - 1))
+                for j, p, d, k in zip(out, step.before, step.dilation, kernel.shape)
+            )
+            kernel = Kernel(kernel.shape, kernel.taps and tuple(reversed(kernel.taps)))
+            restrict = frame if any(s > 1 for s in step.stride) else None
+        else:
+            spacing = tuple(d * j for d, j in zip(step.dilation, frame))
+            shift = tuple(-p * j for p, j in zip(step.before, frame))
+        if self.signal == "variance" and step.kind == "random" and kernel.signed:
+            raise ValueError(
+                "taps: got a negative tap in the variance signal; takes variances >= 0 there "
+                '(signed weights belong to signal="gradient")'
+            )
+        if step.kind == "fixed" and self.signal == "variance" and kernel.trivial and not restrict:
+            return RawEdge(reader, gain, (), shift, None, "fixed")  # a crop, a pad, a slice
+        routes = isinstance(self.graph.nodes[index].op, MaxPool)
+        kind = "routing" if routes else "fixed" if step.kind == "fixed" else "random"
+        return RawEdge(reader, gain, (Factor(kernel, spacing),), shift, restrict, kind)
+
+
+def _power(matrix: list[list[Weight]], count: int) -> list[list[Weight]]:
+    if len(matrix) == len(matrix[0]) == 1:
+        value = matrix[0][0]
+        size = value if value in (0, 1) else power(abs(to_float(value)), count)
+        return [[-size if value < 0 and count % 2 else size]]
+    result = matrix
+    for _ in range(count - 1):
+        result = _product(result, matrix)
+    return result
+
+
+def _product(a: list[list[Weight]], b: list[list[Weight]]) -> list[list[Weight]]:
+    return [[sum(x * y for x, y in zip(row, column)) for column in zip(*b)] for row in a]
+
+
+def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...]]:
+    """A repeated walk as factors and a shift: an unforked one is just more of its kernels."""
+    edge = walk.vertices[-1][0] if len(walk.vertices[-1]) == 1 else None
+    if len(walk.vertices) == 2 and edge is not None and edge.weight == 1:
+        factors = tuple(Factor(f.kernel, f.spacing, f.count * count) for f in edge.factors)
+        return factors, tuple(count * s for s in edge.shift)
+    return (Factor(walk, (1,) * walk.ndim, count),), (0,) * walk.ndim
+
+
+def _normalise(
+    raw: dict[Port, list[RawEdge]],
+    order: list[Port],
+    outputs: list[tuple[Port, Weight]],
+    inputs: list[tuple[Port, Weight]],
+    counted: bool,
+) -> list[list[Edge]]:
+    """Scale every signal to mass 1; ports whose mixtures agree share one vertex.
+
+    With M the mass of each port, g/M obeys the same recursion with weights gain·M(reader)/M, so
+    the scales of a deep net never overflow and the weights at a fork are probabilities.
+    """
+    vertices: list[list[Edge]] = [[]]
+    known: dict[object, int] = {}
+    place: dict[Port, int] = {}
+    mass: dict[Port, Weight] = {port: 1 for port, _ in outputs}
+    start = set(mass)
+    for port in order:
+        edges = raw.get(port, [])
+        arrivals = [(e.gain * mass[e.reader], place[e.reader], e) for e in edges]
+        if port in start:
+            arrivals.append((1, 0, RawEdge(port, 1, (), ())))
+        if not arrivals:
+            continue
+        total = sum(a[0] for a in arrivals)
+        mass[port] = total
+        merged: dict[object, Weight] = {}
+        for part, source, e in arrivals:
+            key = (source, e.factors, e.shift, e.restrict)
+            share = 1 if counted or len(arrivals) == 1 else _ratio(part, total)
+            merged[key] = merged.get(key, 0) + share
+        place[port] = _vertex(merged, vertices, known)
+    parts = [(c, p) for p, c in inputs if p in mass]
+    whole = sum(c * mass[p] for c, p in parts)
+    if len({place[p] for _, p in parts}) > 1:
+        still = (0,) * len(next(e.shift for v in vertices for e in v))
+        merged = {}
+        for c, p in parts:
+            key = (place[p], (), still, None)
+            merged[key] = merged.get(key, 0) + _ratio(c * mass[p], whole)
+        _vertex(merged, vertices, known)
+        return vertices
+    last = place[parts[0][1]]
+    return vertices[: last + 1]
+
+
+def _ratio(part: Weight, total: Weight) -> Weight:
+    exact = not isinstance(part, float) and not isinstance(total, float)
+    return Fraction(part) / total if exact else part / total
+
+
+def _vertex(merged: dict, vertices: list[list[Edge]], known: dict[object, int]) -> int:
+    if len(merged) == 1:
+        (source, factors, shift, restrict), weight = next(iter(merged.items()))
+        if not factors and not any(shift) and restrict is None and weight == 1:
+            return source  # nothing happened: the same vertex
+    # mixtures that agree to 12 digits are one: rounding must not split what theory shares
+    key = tuple(
+        (k, w if isinstance(w, (int, Fraction)) else float(f"{w:.12e}")) for k, w in merged.items()
+    )
+    if key not in known:
+        vertices.append([Edge(k[0], w, k[1], k[2], k[3]) for k, w in merged.items()])
+        known[key] = len(vertices) - 1
+    return known[key]
+
+
+def _contract(vertices: list[list[Edge]], still: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
+    """Join unforked runs: a vertex of one unrestricted edge that one edge reads disappears."""
+    readers = [0] * len(vertices)
+    for edges in vertices:
+        for e in edges:
+            readers[e.source] += 1
+    new: list[list[Edge]] = [[]]
+    place = {0: 0}
+    joined: dict[int, Edge] = {}
+    for v, edges in enumerate(vertices[1:], start=1):
+        row = []
+        for e in edges:
+            shift = e.shift or still
+            before = joined.get(e.source)
+            if before is None:
+                row.append(Edge(place[e.source], e.weight, e.factors, shift, e.restrict))
+            else:
+                shift = tuple(a + b for a, b in zip(before.shift, shift))
+                factors = before.factors + e.factors
+                row.append(Edge(before.source, e.weight, factors, shift, e.restrict))
+        last = v == len(vertices) - 1
+        lone = len(row) == 1 and row[0].weight == 1 and row[0].restrict is None
+        if lone and readers[v] == 1 and not last:
+            joined[v] = row[0]
+        else:
+            new.append(row)
+            place[v] = len(new) - 1
+    return tuple(
+        tuple(Edge(e.source, e.weight, merge_factors(e.factors), e.shift, e.restrict) for e in row)
+        for row in new
+    )

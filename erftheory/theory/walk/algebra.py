@@ -1,0 +1,76 @@
+"""One reverse pass, generic over an algebra of signals.
+
+An algebra says what a signal is, and how signals convolve, mix, shift and thin out. `fold` does
+the rest: it walks from the output unit to the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from erftheory.network.kernel import Kernel
+from erftheory.theory.walk.walk import Edge, Walk
+from erftheory.theory.walk.weights import Weight
+
+S = TypeVar("S")
+
+
+class Algebra(Generic[S]):
+    """The operations of an algebra. `power` has a default by repeated squaring."""
+
+    def unit(self, position: tuple[int, ...]) -> S:
+        """The signal 1 at `position`, 0 elsewhere."""
+        raise TypeError(f"{type(self).__name__} defines no unit")
+
+    def kernel(self, kernel: Kernel, spacing: tuple[int, ...]) -> S:
+        """The taps of a kernel at distance `spacing`, the first at 0."""
+        raise TypeError(f"{type(self).__name__} defines no kernel")
+
+    def convolve(self, a: S, b: S) -> S:
+        raise TypeError(f"{type(self).__name__} defines no convolution")
+
+    def mix(self, parts: Sequence[tuple[Weight, S]]) -> S:
+        raise TypeError(f"{type(self).__name__} defines no mixture")
+
+    def shift(self, a: S, by: tuple[int, ...]) -> S:
+        return self.convolve(a, self.unit(by))
+
+    def restrict(self, a: S, grid: tuple[int, ...]) -> S:
+        """Keep the positions that are multiples of `grid`."""
+        raise TypeError(f"{type(self).__name__} does not up-sample")
+
+    def power(self, a: S, count: int) -> S:
+        result: S | None = None
+        while count:
+            if count & 1:
+                result = a if result is None else self.convolve(result, a)
+            count >>= 1
+            if count:
+                a = self.convolve(a, a)
+        assert result is not None
+        return result
+
+    def pull(self, signal: S, edge: Edge) -> S:
+        for f in edge.factors:
+            if isinstance(f.kernel, Walk):
+                taps = self.fold(f.kernel)
+            else:
+                taps = self.kernel(f.kernel, f.spacing)
+            signal = self.convolve(signal, self.power(taps, f.count))
+        if any(edge.shift):
+            signal = self.shift(signal, edge.shift)
+        return signal if edge.restrict is None else self.restrict(signal, edge.restrict)
+
+    def fold(self, walk: Walk, position: tuple[int, ...] | None = None) -> S:
+        """The signal at the input for a unit at `position` (lattice points; default 0)."""
+        signals: list[Any] = [self.unit(position or (0,) * walk.ndim)]
+        last_use = {e.source: v for v, edges in enumerate(walk.vertices) for e in edges}
+        for v, edges in enumerate(walk.vertices[1:], start=1):
+            parts = [(e.weight, self.pull(signals[e.source], e)) for e in edges]
+            alone = len(parts) == 1 and parts[0][0] == 1
+            signals.append(parts[0][1] if alone else self.mix(parts))
+            for e in edges:
+                if last_use[e.source] == v:
+                    signals[e.source] = None  # free what no later vertex reads
+        return signals[-1]
