@@ -32,7 +32,7 @@ def test_modules_that_the_architecture_names_exist():
     named = set(re.findall(r"`(?:erftheory/)?((?:network|theory|empirical|laws)(?:/\w+)+\.py)`", text))
     assert len(named) > 5
     missing = {n for n in named if not (ROOT / "erftheory" / n).is_file()}
-    assert missing == {"laws/TOPIC.py", "theory/NAME.py"}  # the two that are placeholders
+    assert missing == {"laws/TOPIC.py", "theory/readings/NAME.py"}  # the two that are placeholders
 
 
 def test_published_networks_of_the_page_are_what_is_computed():

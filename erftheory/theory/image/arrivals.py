@@ -1,6 +1,6 @@
 """How much of every unit's signal arrives at an image, for all units of a map in one pass.
 
-It takes no maps: ones at the input, carried forward by the transposed matrices of `grid_layers`,
+It takes no maps: ones at the input, carried forward by the transposed matrices of `matrices`,
 arrive at every unit as the sum of its map. They are a sum of few products of axes (one product more
 where branches meet), which is written out as one array only when there are many. On the plane, axes
 are rings that hold one period.

@@ -52,7 +52,7 @@ class Rim:
 def shares(flat: Any) -> dict[tuple[int, int], float]:
     """By norm and group, the variance that it divides by over that of the plane, if not 1.
 
-    `flat` is a `grid_graph.Flat` whose nodes know their powers.
+    `flat` is a `graph.Flat` whose nodes know their powers.
     """
     if not any(isinstance(node.op, NORMS) for node in flat.nodes):
         return {}

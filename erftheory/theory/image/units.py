@@ -2,7 +2,7 @@
 
 The walk of the unbounded plane knows no sizes, so this pass stays on the graph: repetitions are
 written out, every node has a grid, and signals on ports (node, channel group) are pulled back by
-the matrices of `grid_layers` (pulling.py). Gains are those of the unbounded plane, and of norms
+the matrices of `matrices` (pull.py). Gains are those of the unbounded plane, and of norms
 those of the image (`rims`); the sum of a map is the share of that plane's signal that arrived.
 """
 

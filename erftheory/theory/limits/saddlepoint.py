@@ -94,7 +94,7 @@ class Tilts:
 def tilts(marginal: Marginal, places: np.ndarray) -> Tilts:
     """The tilts of lattice points strictly between the first and the last with weight.
 
-    `places` (points,) count the lattice of `marginal`: base + span·place are pixels.
+    `places` (points,) count the lattice of an axis: base + span·place are pixels.
     """
     survey = marginal.survey
     goal = places - float(survey.base)

@@ -66,7 +66,7 @@ def second_moments(
     Args:
       raw: edges by the port they arrive at; `order` has all ports, readers first.
       outputs, inputs: where gradients start, and whose powers are asked for.
-      moves: what edges do, on the plane (`fixed.PlaneLags`) or on an image (`ImageLags`).
+      moves: what edges do, on the plane (`squares.PlaneLags`) or on an image (`ImageLags`).
       runs: fixed layers in a row become one edge; False keeps the states of all ports.
     """
     known = set(order)

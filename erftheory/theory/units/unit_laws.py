@@ -1,7 +1,7 @@
 """What each layer does to the law of a unit in the forward pass, and to the power that comes back.
 
 One row for each layer that acts on every channel alone, and no default: a layer without a row is an
-error, not a linear one. What mixes channels (convolutions, sums, concatenations) is in `meanfield`,
+error, not a linear one. What mixes channels (convolutions, sums, concatenations) is in `forward`,
 norms across channels in `norms`.
 """
 
