@@ -9,8 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.text import Text
 
 from erftheory.laws import Context, Engines, Verdict, select
 from erftheory.laws.base import Evidence, Law
+from erftheory.laws.running import in_threads, in_two_processes
 from erftheory.network.combine import Chain
 from erftheory.network.layers import Conv
 
@@ -31,6 +31,7 @@ SHOWN = ("resnet18", "resnet34", "resnet50", "resnet152", "vgg16", "densenet121"
 WIDE = 96  # columns that the table needs; below it the verdicts are printed as a list
 PIPED = 100  # columns assumed where there is no terminal to ask
 WORKERS = 2  # laws at a time
+HEAVY = 4  # laws from which a second process is worth loading
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "sympy", "python-flint")
 
 
@@ -88,9 +89,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def verify(
-    arguments: Arguments, engines: Engines | None = None, console: Console | None = None
+    arguments: Arguments,
+    engines: Engines | None = None,
+    console: Console | None = None,
+    processes: int = 1,
 ) -> tuple[int, dict[str, Any]]:
     """Check the laws, print the table, and return the exit code and the record that JSON holds.
+
+    With two `processes` a second one takes half of the laws; only a program that may be imported
+    again (`if __name__ == "__main__"`) can ask for that, and only without engines of its own.
 
     Raises:
       ValueError: an argument is out of range, said before any work starts.
@@ -102,8 +109,13 @@ def verify(
         engines or Engines.load(),
         arguments.depth, arguments.kernel, arguments.samples, arguments.seed,
     )  # fmt: skip
-    verdicts = _run(laws, context, console, arguments.quiet)
-    networks = [] if arguments.quiet and target is None else real_networks(context)
+    verdicts = _run(
+        laws, context, console, arguments.quiet, 1 if engines is not None else processes
+    )
+    whole = len(verdicts) == len(laws)
+    networks = []
+    if whole and not (arguments.quiet and target is None):
+        networks = real_networks(context)
     seconds = time.perf_counter() - started
     record = {
         "arguments": {k: getattr(arguments, k) for k in Arguments.__dataclass_fields__},
@@ -124,10 +136,12 @@ def verify(
     failed = [v.law.id for v in verdicts if not v.holds]
     held = f"{len(verdicts) - len(failed)} of {len(verdicts)} laws hold"
     tail = f"; failed: {', '.join(failed)}" if failed else ""
+    if not whole:
+        held, tail = f"interrupted: {held}", f"{tail}; {len(laws) - len(verdicts)} undecided"
     console.print(Text(f"{held} in {seconds:.1f} s{tail}"), soft_wrap=True)
     if target is not None:
         write_atomically(target, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return (1 if failed else 0), record
+    return (130 if not whole else 1 if failed else 0), record
 
 
 def prepare(arguments: Arguments) -> tuple[tuple[Law, ...], Path | None]:
@@ -146,30 +160,29 @@ def prepare(arguments: Arguments) -> tuple[tuple[Law, ...], Path | None]:
 
 
 def _run(
-    laws: Sequence[Law], context: Context, console: Console, quiet: bool
+    laws: Sequence[Law], context: Context, console: Console, quiet: bool, processes: int
 ) -> list[Verdict]:
-    """The verdicts in the order of the laws, from two threads: much of the time is compiling.
-
-    Late laws draw random nets and take longest, so they start first. Every law writes notes of its
-    own; they join the context's in order.
-    """
-    own = [replace(context, notes=[]) for _ in laws]
+    """The verdicts in the order of the laws, fewer if interrupted; their notes join the context's
+    in order."""
     columns = SpinnerColumn(), TextColumn("{task.description}")
     silent = quiet or not console.is_terminal
-    with (
-        Progress(*columns, console=console, transient=True, disable=silent) as progress,
-        ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool,
-    ):
+    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
         task = progress.add_task("", total=len(laws))
+        decided: list[str] = []
 
-        def run(law: Law, context: Context) -> Verdict:
-            progress.update(task, description=f"{law.id}: {law.statement}")
-            return law.run(context)
+        def report(law: Law, verdict: Verdict | None) -> None:
+            if verdict is not None:
+                decided.append(law.id)
+            done = f"{len(decided)} of {len(laws)}"
+            progress.update(task, description=f"{done}  {law.id}: {law.statement}")
 
-        jobs = [pool.submit(run, law, c) for law, c in reversed(list(zip(laws, own)))]
-        verdicts = [job.result() for job in reversed(jobs)]
-    for each in own:
-        for note in each.notes:
+        if processes > 1 and len(laws) > 1:
+            found = in_two_processes(laws, context, report)
+            verdicts = [verdict for verdict in found if verdict is not None]
+        else:
+            verdicts = in_threads(laws, context, report, WORKERS)
+    for verdict in verdicts:
+        for note in verdict.notes:
             context.note(note)
     return verdicts
 
@@ -391,7 +404,9 @@ def environment() -> dict[str, Any]:
 @click.option("--json", default=None, metavar="PATH", help="Write the evidence as JSON.")
 @click.option("--quiet", is_flag=True, help="Print failures, notes and the last line only.")
 @click.option("--evidence", is_flag=True, help="Print every comparison, one a line.")
-def command(**options: Any) -> int:
+@click.option("--cache/--no-cache", default=True, show_default=True,
+              help="Keep compiled programs in the user's cache folder.")  # fmt: skip
+def command(cache: bool, **options: Any) -> int:
     """Put the laws of receptive fields on trial.
 
     Exit code 0: every law holds; 1: a law fails; 2: bad usage. The margin is the allowed deviation
@@ -399,10 +414,32 @@ def command(**options: Any) -> int:
     """
     arguments = Arguments(**options)
     try:
-        prepare(arguments)
+        laws, _ = prepare(arguments)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    return verify(arguments)[0]
+    if cache:
+        keep_programs()
+    several = len(laws) >= HEAVY and (os.cpu_count() or 1) > 1
+    return verify(arguments, processes=2 if several else 1)[0]
+
+
+def keep_programs() -> None:
+    """Compiled programs go to the user's cache folder, from where a later run takes them.
+
+    Set in the environment, for the second process too, and only where nothing is set there and JAX
+    is not in use yet.
+    """
+    import platformdirs
+
+    if "jax" in sys.modules:
+        return
+
+    for name, value in (
+        ("JAX_COMPILATION_CACHE_DIR", platformdirs.user_cache_dir("erftheory")),
+        ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
+        ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
+    ):
+        os.environ.setdefault(name, value)
 
 
 def run(entry: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:

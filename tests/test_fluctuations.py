@@ -16,9 +16,9 @@ from erftheory import Activation, AvgPool, Chain, Conv, Residual, exact, recepti
 from erftheory.empirical import apply, initialise
 from erftheory.laws import Context, Engines, select
 from erftheory.laws.fluctuations import _hall_test
+from erftheory.theory.fluctuations import power as fluctuations
 from erftheory.theory.fluctuations.chains import extent, read_chain
 from erftheory.theory.fluctuations.mean_field import four_places, gate_moments, two_walks
-from erftheory.theory.fluctuations import power as fluctuations
 from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from fractions import Fraction
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from erftheory import cli
 from erftheory import verify as v
-from erftheory.laws import Engines
+from erftheory.laws import Context, Engines, running
 from erftheory.verify import Arguments
 
 CHEAP = "LK-1,LIM-1,SIG-1"
@@ -195,3 +196,105 @@ def test_cli_summary(capsys):
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 2 and "resnet34" in err
     assert cli.main(["verify", "--laws", "LIM-1", "--quiet"]) == 0
+
+
+# ---- side by side -------------------------------------------------------------------------------
+
+SOME = "LIM-1,SIG-1,RF-1,VAR-1,LK-1"
+
+
+def measured(record):
+    """All numbers of a record, by law: what does not depend on how it was run."""
+    return {
+        law["id"]: [
+            (e["quantity"], e["measured"], e["expected"], e["holds"]) for e in law["evidence"]
+        ]
+        for law in record["laws"]
+    }
+
+
+def test_two_processes_find_what_one_finds():
+    stream = io.StringIO()
+    arguments = Arguments(depth=6, samples=256, laws=SOME)
+    both = v.verify(arguments, None, Console(file=stream, width=100), processes=2)
+    one = v.verify(arguments, None, Console(file=io.StringIO(), width=100))
+    assert both[0] == one[0] == 0
+    assert measured(both[1]) == measured(one[1]) and len(measured(one[1])) == 5
+    assert [law["notes"] for law in both[1]["laws"]] == [law["notes"] for law in one[1]["laws"]]
+    assert both[1]["notes"] == one[1]["notes"]
+
+
+def test_a_second_process_that_dies_loses_nothing(monkeypatch):
+    monkeypatch.setattr(running, "_serve", dies)
+    laws, _ = v.prepare(Arguments(laws=SOME))
+    context = Context(Engines.load(), 6, 3, 256, 2016)
+    found = running.in_two_processes(laws, context, lambda law, verdict: None)
+    assert [w.law.id for w in found if w and w.holds] == [law.id for law in laws]
+
+
+def dies(pipe, asked):
+    pipe.close()
+
+
+def test_an_interrupt_shows_what_was_decided_and_exits_130(monkeypatch, tmp_path):
+    """The process that is interrupted raises at its first law; the other decides until then."""
+
+    def check(context):
+        if threading.current_thread() is threading.main_thread():
+            decided.wait(120)
+            raise KeyboardInterrupt
+        raise AssertionError("the second process is gone")
+
+    decided = threading.Event()
+    prepared = v.prepare
+    path = tmp_path / "e.json"
+
+    def prepare(arguments):
+        laws, target = prepared(arguments)
+        return tuple(replace(law, check=check) for law in laws), target
+
+    def told(laws, context, report):
+        def heard(law, verdict):
+            report(law, verdict)
+            if verdict is not None:
+                decided.set()
+
+        return running.in_two_processes(laws, context, heard)
+
+    monkeypatch.setattr(v, "prepare", prepare)
+    monkeypatch.setattr(v, "in_two_processes", told)
+    stream = io.StringIO()
+    code, record = v.verify(
+        Arguments(depth=4, laws=SOME, json=str(path)), None, Console(file=stream, width=100), 2
+    )
+    assert code == 130
+    laws = json.loads(path.read_text())["laws"]
+    assert 1 <= len(laws) < 5 and all(law["holds"] for law in laws)
+    assert f"interrupted: {len(laws)} of {len(laws)} laws hold" in stream.getvalue()
+    assert f"{5 - len(laws)} undecided" in stream.getvalue()
+
+
+def test_programs_are_kept_only_where_asked_and_never_by_an_import(tmp_path):
+    """In the user's cache folder, by the command alone; a second run takes them from there."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION")
+    } | {"XDG_CACHE_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path), "HOME": str(tmp_path)}
+
+    def files(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "erftheory.verify", "--laws", "SIG-1,LIM-1", *arguments],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return {p for p in tmp_path.rglob("*") if p.is_file() and "jit" in p.name}
+
+    assert not files("--no-cache")
+    kept = files()
+    assert kept and {p for p in files() if "-cache" in p.name} == {
+        p for p in kept if "-cache" in p.name
+    }
+    code = "import erftheory.verify, os; print('JAX_COMPILATION_CACHE_DIR' in os.environ)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == "False"

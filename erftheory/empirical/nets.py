@@ -35,6 +35,7 @@ _CACHED = 1 << 16
 # Nets of more products than this, repeated no more often than that, are not scanned.
 _HEAVY, _UNROLLED, _LIGHT = 10**7, 32, 8
 _CALL = 4 * 10**8  # products of a call
+_FEW, _NETS = 10**7, 1024  # products that a call is worth, of no more nets than these
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,10 @@ def _made(
         return compiled(key, jnp.asarray(index), samples, images)
 
     # one call of heavy nets is short, so that few nets too can share the cores
-    steps = 16 if name != "map" else max(1, min(16, _CALL // _products(made, cone, graph)))
+    products = max(1, _products(made, cone, graph))
+    steps = 16 if name != "map" else max(1, min(16, _CALL // products))
+    # and one of light nets would be all overhead
+    steps = max(steps, min(_NETS, _FEW // products) // width)
     return Nets(
         field, cone.source, width, steps * len(devices), calls, memory, init, devices, out_shape,
         evaluate, compiled,
