@@ -7,7 +7,7 @@ is divided by the mass it would have on the unbounded plane, as in `lowering`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Signal:
       mass: log of what they were divided by.
       rounds: roundings on the longest path, for the error bound.
       least: log of a lower bound for the weights of single paths.
+      missing: whether a path was left out because a layer on it reads nothing but padding; the
+        mass is then not that of the plane.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -48,6 +50,7 @@ class Signal:
     mass: float = 0.0
     rounds: float = 4.0
     least: float = 0.0
+    missing: bool = False
 
     def full(self) -> np.ndarray:
         if not self.product:
@@ -69,17 +72,20 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
         for edge in found:
             left[edge.reader] = left.get(edge.reader, 0) + 1
     known: dict[Any, Signal] = {}
+    missing = False
     moved: dict[Any, Signal | None] = {}
     for port in flat.moments.order:
         parts: list[Signal] = [Signal(seeds, True)] if port in outputs else []
         for edge in arriving.get(port, []):
             if edge.reader not in known or not edge.gain:
+                missing = missing or bool(edge.gain)
                 continue
             key = edge.reader, edge.key
             if key not in moved:
                 terms = edge.terms()  # none where a layer reads nothing but its padding
                 moved[key] = _moved(known[edge.reader], terms, absolute) if terms else None
             found = moved[key]
+            missing = missing or found is None
             if found is not None:
                 parts.append(_gained(found, edge.gain))
             left[edge.reader] -= 1
@@ -94,7 +100,7 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
     parts = [_gained(known[0, g], c) for g, c in enumerate(inputs) if (0, g) in known]
     if not parts:
         raise Unreached("unit: got one which no input reaches; takes a connected unit")
-    return _added(parts)
+    return replace(_added(parts), missing=missing)
 
 
 def _gained(signal: Signal, gain: float) -> Signal:

@@ -160,7 +160,7 @@ class _Grid:
         for start in range(0, len(units), size):
             batch = units[start : start + size]
             found = pull(self.flat, batch)
-            plane = self._plane(batch, found.mass)
+            plane = self._plane(batch, found)
             beside = pull(self.flat, batch, absolute=True) if self.flat.signed else None
             for i, unit in enumerate(batch):
                 yield self._record(found, i, unit, plane[i], beside)
@@ -221,10 +221,11 @@ class _Grid:
             return ErrorBound("relative", bound, "every pixel"), True
         return ErrorBound("rounding", bound + 1e-270, "sum over pixels"), False
 
-    def _plane(self, units: list[tuple[int, ...]], mass: float) -> list[_Mass | None]:
-        """Each unit's mass on the unbounded plane over e^mass, which the map on the image was
-        divided by, as log and sign; None where it is not known."""
-        if not self.flat.uneven and not self.flat.signed:
+    def _plane(self, units: list[tuple[int, ...]], found: Signal) -> list[_Mass | None]:
+        """Each unit's mass on the unbounded plane over e^mass, which the map that was found on the
+        image was divided by, as log and sign; None where it is not known."""
+        mass = found.mass
+        if not self.flat.uneven and not self.flat.signed and not found.missing:
             return [(0.0, 1.0)] * len(units)
         graph = self.network.graph
         aligned = any(getattr(node.op, "align_corners", False) for node in self.flat.nodes)
