@@ -5,7 +5,9 @@ Importing this package changes no JAX setting and starts no device.
 
 from importlib import import_module as _import
 from typing import TYPE_CHECKING
+from typing import Any as _Any
 
+from erftheory.erf.record import ERF
 from erftheory.network.base import Network
 from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
 from erftheory.network.endless import GlobalAvgPool, Recurrent
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from erftheory import derive, zoo
     from erftheory.comparison import compare
     from erftheory.empirical import enumerated, gradient_erf, probe_receptive_field, sample
-    from erftheory.erf import ERF
     from erftheory.importers.from_jax import from_jax
     from erftheory.importers.from_onnx import from_onnx
     from erftheory.importers.torch.from_torch import from_torch
@@ -50,7 +51,6 @@ __version__ = "0.1.0"
 _LAZY = {
     "derive": "erftheory.derive",
     "zoo": "erftheory.zoo",
-    "ERF": "erftheory.erf",
     "advise": "erftheory.theory.advice.advise",
     "approximate": "erftheory.theory.limits.approximations",
     "berry_esseen": "erftheory.theory.limits.normality",
@@ -120,6 +120,54 @@ __all__ = [
     "tiling",
     "zoo",
 ]
+
+
+# What stands on a record or a network is attached to it here, which always runs first, so that
+# nothing low imports what is high.
+
+
+def _plot(self: ERF, **options: _Any) -> _Any:
+    """The journal figure; options as for `plotting.plot_erf`."""
+    from erftheory.plotting import plot_erf
+
+    return plot_erf(self, **options)
+
+
+def _html(self: ERF) -> str:
+    from erftheory.plotting import html_table
+
+    return html_table(self)
+
+
+def _compared(self: ERF, other: ERF) -> _Any:
+    """The difference of two independent ERFs, with 95 % intervals; see `Difference`.
+
+    ERFs that are not sampled count as exact; ValueError for one of unknown error.
+    """
+    from erftheory.erf.difference import difference
+
+    return difference(self, other)
+
+
+def _summary(
+    self: Network, signal: str = "variance", init: _Any = "he", spacing: _Any = None
+) -> _Any:
+    """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
+    from erftheory.theory.readings.summary import summary
+
+    return summary(self, signal=signal, init=init, spacing=spacing)
+
+
+for _kind, _name, _method in (
+    (ERF, "plot", _plot),
+    (ERF, "compare", _compared),
+    (ERF, "_repr_html_", _html),
+    (Network, "summary", _summary),
+    (Network, "_repr_html_", lambda self: self.summary()._repr_html_()),
+):
+    _method.__name__ = _name
+    _method.__qualname__ = f"{_kind.__name__}.{_name}"
+    setattr(_kind, _name, _method)
 
 
 def __getattr__(name: str):

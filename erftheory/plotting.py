@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from erftheory import measures
+from erftheory.erf import measures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from erftheory.empirical import gradient_erf
 from erftheory.empirical.gradients import Groups
 from erftheory.empirical.replknet import area_ratios, contribution_scores
 from erftheory.erf import ErrorBound
-from erftheory.jackknife import Replicates
+from erftheory.erf.jackknife import Replicates
 
 
 def brute_areas(scores, threshold):

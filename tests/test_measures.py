@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
-from erftheory import measures
+from erftheory.erf import measures
 
 
 def uniform(k, n):

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from erftheory.empirical.choose import model
 from erftheory.empirical.keys import random_key
-from erftheory.empirical.models import Model, model
+from erftheory.empirical.models import Model
 from erftheory.empirical.tally import Tally
 from erftheory.erf import ERF, ErrorBound
-from erftheory.jackknife import Replicates
+from erftheory.erf.jackknife import Replicates
 from erftheory.network.arguments import integer, one_of
 
 CONTRIBUTIONS = {

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from erftheory.empirical import referees
-from erftheory.empirical.models import Model, model
+from erftheory.empirical.choose import model
+from erftheory.empirical.models import Model
 from erftheory.empirical.referees import Probe
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network

@@ -25,7 +25,7 @@ from erftheory.empirical.routes import NAMES
 from erftheory.empirical.tally import Tally
 from erftheory.empirical.weights import WEIGHTS
 from erftheory.erf import ERF, ErrorBound
-from erftheory.jackknife import Replicates
+from erftheory.erf.jackknife import Replicates
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.initialisation import check_init

@@ -27,7 +27,7 @@ from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
 
 if TYPE_CHECKING:
-    from erftheory.importers.assemble import Assembler
+    from erftheory.importers.pointwise import Pointwise
 
 
 def folded(signal: Signal, i: int) -> bool:
@@ -36,7 +36,7 @@ def folded(signal: Signal, i: int) -> bool:
     return any(a.axis >= 0 and a.step == 1 and a.axis in coarse for a in signal.dims[i])
 
 
-def picked(make: Assembler, signal: Signal, i: int, index: np.ndarray) -> Signal:
+def picked(make: Pointwise, signal: Signal, i: int, index: np.ndarray) -> Signal:
     """Entries `index` of a folded dimension: of every block the pixels that they hold."""
     dim = signal.dims[i]
     places = np.unravel_index(np.asarray(index), [a.size for a in dim])
@@ -48,7 +48,7 @@ def picked(make: Assembler, signal: Signal, i: int, index: np.ndarray) -> Signal
 
 
 def blocked(
-    make: Assembler, signal: Signal, held: Mapping[int, np.ndarray] | None = None, part: float = 1.0
+    make: Pointwise, signal: Signal, held: Mapping[int, np.ndarray] | None = None, part: float = 1.0
 ) -> Signal:
     """Blocks of pixels whose places became channels: space to depth.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erftheory.network.arguments import integer
 
@@ -151,14 +151,12 @@ class Network:
 
     __rmul__ = __mul__
 
-    def summary(self, signal: str = "variance", init: str = "he", spacing=None):
-        """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
-        from erftheory.theory.readings.summary import summary
+    if TYPE_CHECKING:  # attached by erftheory/__init__, since the readings stand on networks
 
-        return summary(self, signal=signal, init=init, spacing=spacing)
+        def summary(self, signal: str = "variance", init: Any = "he", spacing: Any = None) -> Any:
+            """One row a layer: receptive field, jump, ERF std (pixels) and their ratio."""
 
-    def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
+        def _repr_html_(self) -> str: ...
 
 
 def near(endpoint: str, names: tuple[str, ...]) -> str:

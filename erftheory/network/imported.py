@@ -68,9 +68,6 @@ class Scale(Layer):
         return Step(Kernel(one), one, one, still, still, kind="fixed", signed=sign)
 
 
-IDEALISED = "idealised: "  # how `ErrorBound.note` begins where theory idealises a model
-
-
 class Part(GraphNetwork):
     """A part of a network that was read; `idealised` as for the whole."""
 

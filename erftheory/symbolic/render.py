@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import Any
 
 import sympy as sp
 
-if TYPE_CHECKING:
-    from erftheory.symbolic.derivation import Derivation, Report, Step
-    from erftheory.symbolic.evidence import CheckResult
+from erftheory.symbolic.evidence import CheckResult
 
+Derivation = Report = Step = Any  # of derivation.py, which imports this module
 _WIDTH = 88
 _LONG_FORMULA = 160  # characters of LaTeX that about fill a line
 _PREAMBLE = r"""\documentclass{article}

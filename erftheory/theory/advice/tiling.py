@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from erftheory.measures import check_share
+from erftheory.erf.measures import check_share
 from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
 from erftheory.network.imported import aligned_corners

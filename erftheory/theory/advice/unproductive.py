@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from erftheory.measures import SIZE_THRESHOLD
+from erftheory.erf.measures import SIZE_THRESHOLD
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Sum
 from erftheory.network.initialisation import Init

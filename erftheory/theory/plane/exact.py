@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.erf import ERF, ErrorBound
-from erftheory.measures import magnitude
+from erftheory.erf.measures import magnitude
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.network.initialisation import Init

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 
 from erftheory.erf import ErrorBound
+from erftheory.erf.bound import IDEALISED
 from erftheory.network.activations import CURVES
 from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Loop
-from erftheory.network.imported import IDEALISED
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, AvgPool, MaxPool, Norm
 from erftheory.theory.lowering.branches import meets

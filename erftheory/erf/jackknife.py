@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory import measures
+from erftheory.erf import measures
 
 MEASURES: dict[str, Callable[..., Any]] = {
     "mean": lambda map: tuple(measures.mean(m) for m in measures.marginals(map)),

@@ -5,59 +5,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import index
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from erftheory import erf_file as files
-from erftheory import measures
-from erftheory.jackknife import Replicates
-from erftheory.measures import GaussianFit, Map
+from erftheory.erf import file as files
+from erftheory.erf import measures
+from erftheory.erf.bound import ErrorBound, Signal, choice
+from erftheory.erf.jackknife import Replicates
+from erftheory.erf.measures import GaussianFit, Map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from erftheory.comparison import Difference
 
-Signal = Literal["variance", "magnitude", "gradient"]
-ErrorKind = Literal["exact", "relative", "rounding", "approximation", "standard error"]
 DISTANCES = ("total_variation", "kolmogorov", "kullback_leibler")
-
-
-def _choice(name: str, value: Any, accepted: Sequence[str]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name}: got {value!r}, takes one of {', '.join(accepted)}")
-
-
-@dataclass(frozen=True)
-class ErrorBound:
-    """How far a map may be from the truth.
-
-    `kind` says what `value` is: "exact" (0), "relative" (bounds the relative error of every pixel,
-    tails included), "rounding" (bounds the mass in the wrong place, Σ|error| over pixels, unless
-    `note` says otherwise), "approximation" (of an asymptotic formula, see `note`) or "standard
-    error" (of the quantity in `note`). `outside` bounds the share of the signal beyond the map.
-    """
-
-    kind: ErrorKind
-    value: float = 0.0
-    note: str = ""
-    outside: float = 0.0
-
-    def __post_init__(self) -> None:
-        _choice("kind", self.kind, get_args(ErrorKind))
-
-    def __str__(self) -> str:
-        beyond = f", outside <= {self.outside:.2g}" if self.outside else ""
-        if self.kind == "exact":
-            return f"exact{beyond}"
-        bounded = self.kind in ("relative", "rounding", "approximation")
-        name = f"{self.kind} error" if bounded else self.kind
-        value = "unknown" if math.isnan(self.value) else f"{self.value:.2g}"
-        return f"{name}{' <=' if bounded else ''} {value}{beyond}"
 
 
 class ERF:
@@ -116,7 +80,7 @@ class ERF:
         replicates: maps of independent batches, for `standard_error`.
         ValueError if a shape does not match, a sum is not finite, or the mass is zero.
         """
-        _choice("signal", signal, get_args(Signal))
+        choice("signal", signal, get_args(Signal))
         state = self.__dict__
         state.update(
             offset=_offset(offset), signal=signal, method=method, error=error,
@@ -305,7 +269,7 @@ class ERF:
         functions, over lower orthants), or "kullback_leibler" (Σ p log(p/q) in nats: not
         symmetric, ∞ where `other` has no mass and this one has).
         """
-        _choice("kind", kind, DISTANCES)
+        choice("kind", kind, DISTANCES)
         if getattr(other, "ndim", None) != self.ndim or not isinstance(other, ERF | GaussianFit):
             got = f"{type(other).__name__} of {getattr(other, 'ndim', 'no')} axes"
             raise ValueError(f"other: got {got}, takes an ERF or GaussianFit of {self.ndim} axes")
@@ -327,20 +291,13 @@ class ERF:
             raise ValueError(f"measure: got an ERF by {self.method!r}; takes a sampled one")
         return self.replicates.standard_error(measure, *arguments)
 
-    def compare(self, other: ERF) -> Difference:
-        """The difference of two independent ERFs, with 95 % intervals; see `Difference`.
+    if TYPE_CHECKING:  # attached by erftheory/__init__, since they stand on this record
 
-        ERFs that are not sampled count as exact; ValueError for one of unknown error.
-        """
-        from erftheory.comparison import difference
+        def compare(self, other: ERF) -> Any: ...
 
-        return difference(self, other)
+        def plot(self, **options: Any) -> Figure: ...
 
-    def plot(self, **options: Any) -> Figure:
-        """The journal figure; options as for `plotting.plot_erf`."""
-        from erftheory.plotting import plot_erf
-
-        return plot_erf(self, **options)
+        def _repr_html_(self) -> str: ...
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ERF):
@@ -361,11 +318,6 @@ class ERF:
             std = f"std ({', '.join(f'{s:.3g}' for s in self.std)}{',' * (self.ndim == 1)}), "
         what = f"{self.signal} signal, {std}{self.method}, {self.error}"
         return f"ERF({extent} at {self.offset}, {what})"
-
-    def _repr_html_(self) -> str:
-        from erftheory.plotting import html_table
-
-        return html_table(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path` as .npz, whole or not at all: numpy arrays and JSON text only.

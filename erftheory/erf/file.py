@@ -8,15 +8,14 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from erftheory.jackknife import Replicates
+from erftheory.erf.bound import ErrorBound
+from erftheory.erf.jackknife import Replicates
 
-if TYPE_CHECKING:
-    from erftheory.erf import ERF
-
+T = TypeVar("T")  # the record, which imports this module
 _FORMAT = "erftheory.ERF 1"
 _REPLICATES = ("maps", "gradient", "gradient_stderr")
 _HEADER = ("offset", "signal", "method", "std_stderr", "samples", "metadata", "_separable")
@@ -32,7 +31,7 @@ class SavedReceptiveField:
     center: tuple[float, ...]
 
 
-def write(record: ERF, path: str | os.PathLike[str]) -> None:
+def write(record: Any, path: str | os.PathLike[str]) -> None:
     """Write a temporary file beside `path`, then rename it: whole or not at all."""
     field = record.receptive_field
     kept = () if field is None else SavedReceptiveField.__dataclass_fields__
@@ -62,7 +61,7 @@ def write(record: ERF, path: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read(kind: type[ERF], path: str | os.PathLike[str]) -> ERF:
+def read(kind: type[T], path: str | os.PathLike[str]) -> T:
     """The record in a file; ValueError for a file that `write` did not write."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -72,14 +71,12 @@ def read(kind: type[ERF], path: str | os.PathLike[str]) -> ERF:
         raise ValueError(message) from None
 
 
-def _restored(kind: type[ERF], arrays: dict[str, np.ndarray]) -> ERF:
+def _restored(kind: type[T], arrays: dict[str, np.ndarray]) -> T:
     """Past the constructor, because dividing by the sum a second time would not be exact."""
-    from erftheory.erf import ErrorBound  # erf imports this module
-
     header = json.loads(str(arrays.pop("header")))
     if header.pop("format") != _FORMAT:
         raise ValueError
-    record = kind.__new__(kind)
+    record: Any = kind.__new__(kind)
     state = record.__dict__
     state.update(dict.fromkeys(["_map", "_log", "_holes", "stderr", "_covariance"]), **header)
     names = [f"replicates_{name}" for name in _REPLICATES]
