@@ -198,6 +198,13 @@ def test_streaming_models_get_their_latency(name):
     assert exact(network.until("stem")).map.shape == (5,)  # what the message says
 
 
+def test_messages_call_axes_by_their_names():
+    alone = Net(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(2, 3, batch_first=True))
+    field = receptive_field(from_torch(alone, torch.zeros(1, 40, 2), spatial_axes={"time": 1}))
+    assert "the recurrent layer along time 'rnn' looks back" in field.unbounded
+    assert "inf (time) pixels" in str(field)
+
+
 def test_a_recurrence_alone_and_what_only_its_end_knows():
     alone = Net(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(2, 3, batch_first=True))
     field = receptive_field(from_torch(alone, torch.zeros(1, 40, 2)))

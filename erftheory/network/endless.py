@@ -25,8 +25,8 @@ class Endless(Layer):
         """
         raise NotImplementedError
 
-    def called(self) -> str:
-        """What it is, in a message."""
+    def called(self, names: tuple[str, ...] = ()) -> str:
+        """What it is, in a message; `names` are those of the axes, "" where one has none."""
         raise NotImplementedError
 
 
@@ -60,8 +60,8 @@ class GlobalAvgPool(Endless):
         axes: Any = range(ndim) if self.along is None else self.along
         return _reaching("along", tuple(axes), (True, True), ndim)
 
-    def called(self) -> str:
-        return "global average" + _along(self.along)
+    def called(self, names: tuple[str, ...] = ()) -> str:
+        return "global average" + _along(self.along, names)
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,8 +90,8 @@ class Recurrent(Endless):
     def reach(self, ndim: int) -> tuple[tuple[bool, bool], ...]:
         return _reaching("axis", (self.axis,), DIRECTIONS[self.direction], ndim)
 
-    def called(self) -> str:
-        return "recurrent layer" + _along((self.axis,))
+    def called(self, names: tuple[str, ...] = ()) -> str:
+        return "recurrent layer" + _along((self.axis,), names)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,8 +107,8 @@ class Along(Endless):
         axes: Any = range(ndim) if self.along is None else self.along
         return _reaching("along", tuple(axes), DIRECTIONS[self.direction], ndim)
 
-    def called(self) -> str:
-        return self.label + _along(self.along)
+    def called(self, names: tuple[str, ...] = ()) -> str:
+        return self.label + _along(self.along, names)
 
 
 def _axes(name: str, value: Any) -> tuple[int, ...]:
@@ -118,10 +118,11 @@ def _axes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(arg.integer(name, axis, -3) for axis in entries)
 
 
-def _along(axes: Any) -> str:
+def _along(axes: Any, names: tuple[str, ...]) -> str:
     if axes is None:
         return ""
+    if names and all(names[axis] for axis in axes):
+        return f" along {' and '.join(names[axis] for axis in axes)}"
     if tuple(axes) == (-1,):
         return " along the last axis"
-    named = ", ".join(map(str, axes))
-    return f" along ax{'i' if len(axes) == 1 else 'e'}s {named}"
+    return f" along ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}"

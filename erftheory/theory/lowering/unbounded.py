@@ -31,7 +31,7 @@ def _reasons(network: Network) -> tuple[str, str]:
     graph = network.graph
     if not graph.has_global:
         return "", ""
-    found = _endless(graph, "")
+    found = _endless(graph, "", network.axis_names)
     more = f", the first of {len(found)}" if len(found) > 1 else ""
     if _imported(network) and _passes(graph):
         how = 'read the model with hold="global" to hold constant what it gives'
@@ -40,15 +40,15 @@ def _reasons(network: Network) -> tuple[str, str]:
     return found[0] + more, how
 
 
-def _endless(graph: Graph, scope: str) -> list[str]:
+def _endless(graph: Graph, scope: str, axes: tuple[str, ...]) -> list[str]:
     """What all endless operations read, by their names in `until` where they have one."""
     found = []
     for node in graph.nodes:
         name = scope + ("/" if scope and node.name else "") + node.name
         if isinstance(node.op, Loop):
-            found += _endless(node.op.graph, f"{name}[0]" if name else "")
+            found += _endless(node.op.graph, f"{name}[0]" if name else "", axes)
         elif isinstance(node.op, Endless):
-            what = node.op.called()
+            what = node.op.called(axes)
             said = f"the {what} {name!r}" if name else f"{_article(what)} {what}"
             found.append(f"{said} {_reads(node.op, graph.ndim)}")
     return found
