@@ -30,7 +30,8 @@ from erftheory.laws import Context, Engines, registry, select
 from erftheory.laws.base import stack
 from erftheory.laws.sampled_growth import magnitude_size_gradient
 from erftheory.laws.trials import BATCHES, CHANNELS, LEVELS, NETS, shape_contrasts
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Residual
 from erftheory.network.layers import AvgPool, Conv
 
 COUNTED = (0.05, 0.01)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from erftheory.erf.record import ERF
-from erftheory.network.base import Network
-from erftheory.network.combine import Branches, Chain, Named, Repeat, Residual
+from erftheory.network.base import Chain, Named, Network, Repeat
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.endless import GlobalAvgPool, Recurrent
 from erftheory.network.layers import (
     Activation,

@@ -24,7 +24,7 @@ from rich.text import Text
 from erftheory.laws import Context, Engines, Verdict, select
 from erftheory.laws.base import Evidence, Law
 from erftheory.laws.running import in_threads, in_two_processes
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain
 from erftheory.network.layers import Conv
 
 SHOWN = ("resnet18", "resnet34", "resnet50", "resnet152", "vgg16", "densenet121", "unet")

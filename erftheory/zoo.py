@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from erftheory.network.arguments import Padding, integer, one_of
-from erftheory.network.base import Network
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import (
     Activation,
     AvgPool,

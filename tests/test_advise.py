@@ -29,7 +29,8 @@ from erftheory import (
 from erftheory.empirical import ones_params
 from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
-from erftheory.network.graph import Builder, GraphNetwork, Input, Loop, unrolled
+from erftheory.network.graph import Builder, Input, Loop, unrolled
+from erftheory.network.imported import GraphNetwork
 from erftheory.network.layers import Layer
 from erftheory.theory.advice.advise import advise
 from erftheory.theory.advice.tiling import tiling

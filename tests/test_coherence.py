@@ -21,8 +21,8 @@ from erftheory import (
     exact,
     moments,
 )
-from erftheory.network.graph import Builder, Concat, GraphNetwork, Sum
-from erftheory.network.imported import Scale
+from erftheory.network.graph import Builder, Concat, Sum
+from erftheory.network.imported import GraphNetwork, Scale
 from erftheory.theory.gains.between import between
 
 THREE = (1, 1, 1)

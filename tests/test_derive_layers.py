@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from erftheory import counting, derive, enumerated, exact, moments, receptive_field
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain
 from erftheory.network.layers import AvgPool, Conv, Dropout, MaxPool
 from erftheory.symbolic import brute
 from erftheory.symbolic.exact import compile_exact

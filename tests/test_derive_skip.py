@@ -9,7 +9,8 @@ import pytest
 import sympy as sp
 
 from erftheory import derive, moments
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, BatchNorm, Conv
 from erftheory.symbolic.names import equation, n, sigma
 from erftheory.symbolic.skip import ALPHA, BLOCK, CONVOLUTIONS

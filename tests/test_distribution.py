@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from erftheory.network.activations import ACTIVATIONS, CURVES
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Residual
 from erftheory.network.layers import (
     Activation,
     BatchNorm,

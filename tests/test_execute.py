@@ -18,7 +18,8 @@ from erftheory.empirical import (
 )
 from erftheory.empirical.cone import canvas
 from erftheory.empirical.plan import plan
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.layers import (
     Activation,

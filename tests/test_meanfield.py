@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy import integrate, signal, stats
 
-from erftheory.network.combine import Branches, Chain, Residual
-from erftheory.network.graph import Graph, GraphNetwork, Loop, Sum
+from erftheory.network.base import Chain
+from erftheory.network.combine import Branches, Residual
+from erftheory.network.graph import Graph, Loop, Sum
+from erftheory.network.imported import GraphNetwork
 from erftheory.network.layers import (
     Activation,
     AvgPool,

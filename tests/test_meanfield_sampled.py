@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_meanfield import fresh_ratios
 
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.graph import Concat, Sum
 from erftheory.network.layers import (
     Activation,

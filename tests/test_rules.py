@@ -16,8 +16,8 @@ from erftheory.empirical.execute import apply
 from erftheory.empirical.weights import initialise
 from erftheory.network import imported, layers
 from erftheory.network.endless import Endless
-from erftheory.network.graph import Builder, GraphNetwork, Sum
-from erftheory.network.imported import Channels, Scale
+from erftheory.network.graph import Builder, Sum
+from erftheory.network.imported import Channels, GraphNetwork, Scale
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Layer
 from erftheory.theory.units.unit_laws import UNIT_LAWS

@@ -9,7 +9,8 @@ from scipy import stats
 from test_execute import spread, uniform
 
 from erftheory.empirical import batches, initialise, sample
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.layers import Activation, AvgPool, BatchNorm, Conv
 

@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 
 from erftheory import Chain, Conv, GlobalAvgPool, Residual, from_jax, receptive_field
-from erftheory.network.graph import Builder, Concat, GraphNetwork, Loop
+from erftheory.network.graph import Builder, Concat, Loop
+from erftheory.network.imported import GraphNetwork
 
 SHAPE = jax.ShapeDtypeStruct((1, 2, 16, 16), jnp.float32)
 

@@ -27,8 +27,7 @@ from erftheory.importers.signals import (
     plain,
     spatial,
 )
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.graph import Builder
 
 CURVES = {

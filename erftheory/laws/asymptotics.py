@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from erftheory.laws.base import Context, Evidence, below, close, law, slope, stack
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Conv
 from erftheory.theory.limits.approximations import approximate
 from erftheory.theory.limits.normality import berry_esseen, local_limit_bound

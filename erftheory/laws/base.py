@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
 
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Conv
 
 L16 = "Luo et al., NIPS 2016"

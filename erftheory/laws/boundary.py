@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from erftheory.laws.base import L16, Context, Evidence, below, close, equal, information, law
-from erftheory.network.base import Network
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import AvgPool, Conv, MaxPool
 
 IMAGE = 224

@@ -19,8 +19,7 @@ from erftheory.laws.base import (
     slope,
     stack,
 )
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Conv
 
 SPAN = 3  # dilation of every layer

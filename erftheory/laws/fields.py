@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from erftheory.laws.base import Context, Evidence, equal, law
-from erftheory.network.base import Network
-from erftheory.network.combine import Branches, Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import AvgPool, Conv, MaxPool
 
 Extent = tuple[tuple[int, int], ...]  # first and last input index, an entry an axis

@@ -11,8 +11,7 @@ from scipy.stats import norm
 
 from erftheory.laws.base import Context, Evidence, above, close, law, stack
 from erftheory.laws.trials import LEVELS
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Activation, Conv
 from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 

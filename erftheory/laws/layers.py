@@ -20,8 +20,7 @@ from erftheory.laws.trials import (
     power,
     shape_trial,
 )
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain
+from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Activation, AvgPool, Conv, Dropout, Layer, MaxPool
 
 ROUNDING = 1e-12  # allowed deviation of a float map, relative to its peak

@@ -36,8 +36,8 @@ from erftheory.laws.byhand import (
     signs,
 )
 from erftheory.laws.trials import LEVELS, shape_trial
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, Conv
 
 ROUNDING = 1e-12  # allowed deviation of a mean over some thousand nets, relative to its peak

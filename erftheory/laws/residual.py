@@ -9,8 +9,8 @@ import numpy as np
 
 from erftheory.laws.base import Context, Evidence, above, below, close, information, law
 from erftheory.laws.trials import BATCHES, LEVELS, Draws, draw, flip_test
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, BatchNorm, Conv
 
 DEPTHS = (4, 8, 16, 32, 64)  # blocks

@@ -11,8 +11,8 @@ import numpy as np
 
 from erftheory.laws.base import Context, Evidence, below, close, equal, law, shares
 from erftheory.laws.trials import LEVELS, shape_trial
-from erftheory.network.base import Network
-from erftheory.network.combine import Chain, Residual
+from erftheory.network.base import Chain, Network
+from erftheory.network.combine import Residual
 from erftheory.network.layers import Conv
 
 ROUNDING = 1e-12  # allowed deviation of a float map, relative to its peak

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Any, Protocol
 
-from erftheory.network.base import Network, SizeRule
-from erftheory.network.endless import Endless
-from erftheory.network.layers import Layer
+from erftheory.network.step import Step
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,21 @@ class Loop:
     times: int
 
 
-Op = Input | Sum | Concat | Loop | Layer
+class Operation(Protocol):
+    """A layer, as far as a graph knows it."""
+
+    def step(self, ndim: int) -> Step | None:
+        """Its spatial rule; None if it acts on every pixel alone."""
+        ...
+
+
+Op = Input | Sum | Concat | Loop | Operation
+SizeRule = tuple[tuple[Fraction, Fraction, Fraction], ...]
+
+
+def step_of(op: Any, ndim: int) -> Step | None:
+    """The spatial rule of an operation; None for joins and for what acts on every pixel alone."""
+    return None if isinstance(op, Input | Sum | Concat | Loop) else op.step(ndim)
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class Graph:
     def _factor(self, node: Node) -> tuple[Fraction, ...]:
         if isinstance(node.op, Loop):
             return tuple(r**node.op.times for r in node.op.graph.rate)
-        step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
+        step = step_of(node.op, self.ndim)
         if step is None:
             return (Fraction(1),) * self.ndim
         return tuple(Fraction(1, s) if step.up else Fraction(s) for s in step.stride)
@@ -107,10 +120,10 @@ class Graph:
         """For each axis whether some operation reads all pixels before, and all behind."""
         found = [(False, False)] * self.ndim
         for node in self.nodes:
-            if isinstance(node.op, Endless):
-                ways = node.op.reach(self.ndim)
-            elif isinstance(node.op, Loop):
+            if isinstance(node.op, Loop):
                 ways = node.op.graph.reach
+            elif (reach := getattr(node.op, "reach", None)) is not None:  # `Endless`
+                ways = reach(self.ndim)
             else:
                 continue
             found = [(b or x, a or y) for (b, a), (x, y) in zip(found, ways)]
@@ -149,7 +162,7 @@ def _after(op: Op, rule: SizeRule, ndim: int) -> SizeRule:
                 for (r, lo, hi), (f, a, b) in zip(rule, op.graph.size_rule)
             )
         return rule
-    step = op.step(ndim) if isinstance(op, Layer) else None
+    step = step_of(op, ndim)
     if step is None:
         return rule
     out = []
@@ -216,28 +229,3 @@ def append(builder: Builder, graph: Graph, source: int, scope: str, unroll: bool
             op = replace(op, fork=place[op.fork])
         place.append(builder.add(op, reads, name))
     return place[-1]
-
-
-class GraphNetwork(Network):
-    """A network given directly as a graph, as importers make them; it composes like any other."""
-
-    def __init__(self, graph: Graph):
-        object.__setattr__(self, "graph", graph)
-
-    def own_axes(self) -> int | None:
-        return self.graph.ndim
-
-    def _size_rule(self, ndim: int) -> SizeRule:
-        return self.graph.size_rule
-
-    def lower(self, builder: Builder, source: int, scope: str) -> int:
-        return append(builder, self.graph, source, scope)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GraphNetwork) and self.graph == other.graph
-
-    def __hash__(self) -> int:
-        return hash(self.graph)
-
-    def __repr__(self) -> str:
-        return f"GraphNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"

@@ -9,12 +9,37 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Node, Sum
+from erftheory.network.graph import Builder, Graph, Loop, Node, SizeRule, Sum, append
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Conv, ConvTranspose, Layer, Step, Upsample
 from erftheory.network.weights import weights
 
 _SAME = 1e-9  # a scale this close to 1 is 1
+
+
+class GraphNetwork(Network):
+    """A network given directly as a graph, as importers make them; it composes like any other."""
+
+    def __init__(self, graph: Graph):
+        object.__setattr__(self, "graph", graph)
+
+    def own_axes(self) -> int | None:
+        return self.graph.ndim
+
+    def _size_rule(self, ndim: int) -> SizeRule:
+        return self.graph.size_rule
+
+    def lower(self, builder: Builder, source: int, scope: str) -> int:
+        return append(builder, self.graph, source, scope)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GraphNetwork) and self.graph == other.graph
+
+    def __hash__(self) -> int:
+        return hash(self.graph)
+
+    def __repr__(self) -> str:
+        return f"GraphNetwork({len(self.graph.nodes) - 1} operations, {self.ndim}-D)"
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,8 +20,8 @@ import numpy as np
 
 from erftheory.network.arguments import integer, one_of, per_axis
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Builder, Concat, Graph, GraphNetwork, Loop, Sum
-from erftheory.network.imported import aligned_corners
+from erftheory.network.graph import Builder, Concat, Graph, Loop, Sum
+from erftheory.network.imported import GraphNetwork, aligned_corners
 from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.advice.unproductive import Entry, entries, gaussian_side, opened
 from erftheory.theory.gains.prepare import prepare

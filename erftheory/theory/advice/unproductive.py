@@ -14,7 +14,8 @@ from fractions import Fraction
 
 from erftheory.erf.measures import SIZE_THRESHOLD
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Loop, Sum
+from erftheory.network.graph import Builder, Graph, Loop, Sum
+from erftheory.network.imported import GraphNetwork
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import Layer
 from erftheory.theory.gains.between import Between, ending_at

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import Builder, Graph, GraphNetwork, Input, Node, Sum, unrolled
+from erftheory.network.graph import Builder, Graph, Input, Node, Sum, unrolled
+from erftheory.network.imported import GraphNetwork
 from erftheory.network.initialisation import Init
 from erftheory.theory.gains.forward import meanfield_gains
 from erftheory.theory.lowering.branches import repeats_fixed

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
-from erftheory.network.graph import GraphNetwork, unrolled
+from erftheory.network.graph import unrolled
+from erftheory.network.imported import GraphNetwork
 from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.gains.between import Between
 from erftheory.theory.gains.forward import meanfield_gains

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from erftheory.network.base import Network
 from erftheory.network.endless import Endless
-from erftheory.network.graph import Graph, GraphNetwork, Input, Loop
+from erftheory.network.graph import Graph, Input, Loop
+from erftheory.network.imported import GraphNetwork
 
 
 def unbounded(network: Network) -> str:
