@@ -19,7 +19,7 @@ from torch import nn
 from erftheory import Conv, from_jax, from_onnx, from_torch, receptive_field
 
 SHAPE = (1, 2, 16, 16)
-RULE = re.compile(r"rules=\{'([^']+)': (\"identity\"|Conv\(3\))\}")
+RULE = re.compile(r"rules=\{'([^']+)': (\"identity\"|Conv\(3(?:, (\d))?\))\}")
 INSIDES = ("Atom(", "Signal(", "Constant", "Partial", "None", "node=", "object at")
 
 
@@ -60,8 +60,8 @@ def asked(read, text: str, again) -> int:
     operation = re.search(r"got '([^']+)' of", text)
     assert operation, text
     rules = RULE.findall(text)
-    for name, rule in rules:
-        key = {name: "identity" if rule == '"identity"' else Conv(3)}
+    for name, rule, stride in rules:
+        key = {name: "identity" if rule == '"identity"' else Conv(3, int(stride or 1))}
         try:
             network = read(rules=key)
         except ValueError as other:  # something behind it, which was not reached before
@@ -89,6 +89,47 @@ def test_proposals_for_modules(name):
         read()
     assert asked(read, str(refused.value), read) > 0
     assert "outputs=" in str(refused.value)
+
+
+class Strided(Shifted):
+    """The same attention, which also halves the map in one of its places."""
+
+    def __init__(self, halves):
+        super().__init__()
+        self.halves = halves
+
+    def forward(self, x):
+        x = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.avg_pool2d(x, 2, 2) if self.halves else x
+
+
+@pytest.mark.parametrize("wanted", ["identity", "Conv"])
+def test_following_proposals_one_by_one_reads_the_model(wanted):
+    """Of a class whose modules change sizes here and keep them there, each is named by its path."""
+    conv = lambda: nn.Conv2d(4, 4, 3, padding=1)  # noqa: E731
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), Strided(False), conv(), Strided(True), conv(), Strided(False)
+    )
+    rules, seen = {}, []
+    for _ in range(4):
+        try:
+            network = from_torch(model, torch.zeros(SHAPE), rules=rules)
+            break
+        except ValueError as refused:
+            offers = RULE.findall(str(refused))
+            name, _, stride = next((o for o in offers if wanted in o[1]), offers[0])
+            assert name not in seen
+            seen.append(name)
+            here = any(o[0] == name and wanted in o[1] for o in offers)
+            rules[name] = "identity" if wanted == "identity" and here else Conv(3, int(stride or 1))
+    assert seen == ["1", "3", "5"]
+    assert network.graph.rate == (2, 2)
+    whole = from_torch(
+        model[:3], torch.zeros(SHAPE), rules={"Strided": "identity"}
+    )  # one that keeps its shape everywhere is named by its class
+    assert receptive_field(whole).size == (5, 5)
+    with pytest.raises(ValueError, match=r"rules=\{'Strided': \"identity\"\}"):
+        from_torch(model[:3], torch.zeros(SHAPE))
 
 
 def convolved(x):
@@ -158,3 +199,27 @@ def test_proposals_for_files(name):
         read()
     text = str(refused.value)
     assert f"got {name!r} of" in text and asked(read, text, read) > 0
+
+
+def test_no_rule_is_proposed_that_another_operation_of_that_name_cannot_take():
+    def twice(x):
+        x = jax.lax.top_k(convolved(x), 8)[0]  # of the width, which it halves
+        return jax.lax.top_k(x, 8)[0]
+
+    with pytest.raises(ValueError, match="'top_k' of .*takes a model up to there"):
+        from_jax(twice, jax.ShapeDtypeStruct(SHAPE, jnp.float32))
+    kernel = numpy_helper.from_array(np.ones((2, 2, 3, 3), np.float32), "w")
+    sizes = [numpy_helper.from_array(np.array([n]), f"k{n}") for n in (16, 8)]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("TopK", ["c", "k16"], ["s", "i"], axis=2),
+        helper.make_node("TopK", ["s", "k8"], ["y", "j"], axis=2),
+    ]
+    graph = helper.make_graph(
+        nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 2, 8, 16))], [kernel, *sizes],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(ValueError, match="'TopK' of .*takes a model up to there; the last maps"):
+        from_onnx(model)
+    assert receptive_field(from_onnx(model, outputs=["c"])).size == (3, 3)

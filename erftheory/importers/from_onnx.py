@@ -16,7 +16,7 @@ from erftheory.importers.constants import lazy
 from erftheory.importers.ends import asked, check_maps, placed, readable
 from erftheory.importers.image import Axes, asked_axes, first_window, image_signal
 from erftheory.importers.pointwise import HOLD
-from erftheory.importers.rules import check_rules, note_unused, proposed
+from erftheory.importers.rules import check_rules, keeps_shape, note_unused, proposed
 from erftheory.importers.signals import (
     Constant,
     Signal,
@@ -233,9 +233,12 @@ class _Reader:
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
             shapes = ", ".join(str(getattr(v, "shape", "")) for v in inputs)
-            advice = proposed(
-                node.op_type, lambda rule: self._own(node, rule, inputs)[0], self._shape_of(node)
-            )
+            advice = []
+            alike = [n for n in self.proto.graph.node if n.op_type == node.op_type]
+            # a rule by name is for all of that name
+            if all(keeps_shape(map(self._shape, n.input), self._shape_of(n)) for n in alike):
+                own = lambda rule: self._own(node, rule, inputs)[0]  # noqa: E731
+                advice = proposed(node.op_type, own, self._shape_of(node))
             raise Unreadable(why.why, (node.op_type, shapes), node.name, advice) from None
         return found if isinstance(found, list) else [found] * len(node.output)
 
@@ -254,10 +257,17 @@ class _Reader:
 
     def _shape_of(self, node: Any) -> tuple[int, ...] | None:
         """The shape of a node's first output, where it is known."""
+        return self._shape(node.output[0])
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
         if self._shapes is None:
             graph = self.proto.graph
-            self._shapes = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output)}
-        kind = self._shapes.get(node.output[0])
+            rows = (*graph.value_info, *graph.output, *graph.input)
+            self._shapes = {v.name: v.type.tensor_type for v in rows}
+        value = self.values.get(name)
+        if isinstance(value, Signal | Constant):
+            return value.shape
+        kind = self._shapes.get(name)
         if kind is None or not kind.HasField("shape"):
             return None
         dims = [d.dim_value for d in kind.shape.dim]

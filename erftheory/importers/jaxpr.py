@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,7 @@ from erftheory.importers import movement, recurrent, windows
 from erftheory.importers.assemble import Assembler
 from erftheory.importers.constants import computed, given, lazy
 from erftheory.importers.pointwise import KNOWN
-from erftheory.importers.rules import proposed
+from erftheory.importers.rules import keeps_shape, proposed
 from erftheory.importers.signals import (
     BESIDE,
     CHANNEL,
@@ -71,8 +71,10 @@ class Reader:
         self.assembler, self.rules, self.search = assembler, rules, search
         self.marks: dict[str, Signal] = {}
         self.used: set[str] = set()
+        self.root: Jaxpr | None = None  # the whole model
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Value], values: Sequence[Value]) -> list[Value]:
+        self.root = self.root or jaxpr
         env: dict[Any, Value] = dict(zip(jaxpr.constvars, consts))
         env.update(zip(jaxpr.invars, values))
         outer = self.assembler.scope
@@ -128,6 +130,11 @@ class Reader:
         shape = tuple(eqn.outvars[0].aval.shape)
         if name in movement.RULES or name in windows.RULES or name in BINARY:
             return []  # a rule would be for all others of that name as well
+
+        for other in _alike(self.root, name):  # a rule by name is for all of that name
+            entering = (tuple(v.aval.shape) for v in other.invars if hasattr(v, "aval"))
+            if not keeps_shape(entering, tuple(other.outvars[0].aval.shape)):
+                return []
 
         def apply(rule: Any) -> Value:
             rules, self.rules = self.rules, {name: rule}
@@ -355,6 +362,17 @@ class Reader:
         if isinstance(value, Signal) and isinstance(which, Signal) and value.node == which.node:
             return make.pointwise(value, "other")
         return make.merge("other", value, which)
+
+
+def _alike(body: Any, name: str) -> Iterator[Any]:
+    """The equations of a name, those inside others too."""
+    jaxpr = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+    for eqn in jaxpr.eqns if jaxpr is not None else ():
+        if name in (str(eqn.params.get("name", "")), eqn.primitive.name):
+            yield eqn
+        for inner in eqn.params.values():
+            if isinstance(inner, ClosedJaxpr | Jaxpr):
+                yield from _alike(inner, name)
 
 
 def _within(body: Any, primitive: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.pointwise import Pointwise
 from erftheory.importers.signals import Signal, Unreadable
 from erftheory.network.base import Network
 from erftheory.network.layers import Conv
+
+READS = "where it reads as that does"
 
 
 def check_rules(rules: Any) -> None:
@@ -37,8 +39,10 @@ def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None
     found = []
     for rule, shown, where in (
         ("identity", '"identity"', "where it acts on each pixel alone"),
-        (Conv(3), "Conv(3)", "where it reads as that does"),
+        *((Conv(3, k), f"Conv(3{f', {k}' * (k > 1)})", READS) for k in (1, 2, 4)),
     ):
+        if where == READS and any(READS in text for text in found):
+            continue
         try:
             value = apply(rule)
         except (Unreadable, ValueError):
@@ -48,3 +52,8 @@ def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None
         if same or not isinstance(value, Signal):
             found.append(f"rules={{{name!r}: {shown}}} {where}")
     return found
+
+
+def keeps_shape(entering: Iterable[Sequence[int] | None], out: Sequence[int] | None) -> bool:
+    """Whether a rule that changes no sizes can stand for an operation of these shapes."""
+    return out is None or any(shape is None or tuple(shape) == tuple(out) for shape in entering)

@@ -5,6 +5,7 @@ Every other axis passes through them pixel by pixel, so its receptive field stay
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +15,20 @@ from erftheory.network.layers import Layer
 DIRECTIONS = {"forward": (True, False), "backward": (False, True), "both": (True, True)}
 
 
-class Endless(Layer):
+class Endless(Layer, ABC):
     """A layer that reads all pixels before its own place along some axes, or all behind it."""
 
+    @abstractmethod
     def reach(self, ndim: int) -> tuple[tuple[bool, bool], ...]:
         """For each axis whether all pixels before are read, and whether all behind.
 
         Raises:
           ValueError: an axis that a network of `ndim` axes does not have.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def called(self, names: tuple[str, ...] = ()) -> str:
         """What it is, in a message; `names` are those of the axes, "" where one has none."""
-        raise NotImplementedError
 
 
 def _reaching(

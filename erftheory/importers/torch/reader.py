@@ -11,7 +11,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 
 from erftheory.importers import onnx_rules
 from erftheory.importers.assemble import Assembler
-from erftheory.importers.rules import proposed
+from erftheory.importers.rules import keeps_shape, proposed
 from erftheory.importers.signals import Constant, Signal, Unreadable, Value
 from erftheory.importers.torch import rules as aten
 from erftheory.importers.torch.movement import VIEWS
@@ -154,25 +154,34 @@ class Reader:
 
     def _advice(self, node: Any, name: str, inside: list[Value]) -> list[str]:
         """Rules that read the operation, or a module around it, the innermost first."""
-        out = shapes(node.meta.get("val"))
-        shape = out[0] if isinstance(out, list) else out
-        others = sum(n.target == node.target for n in node.graph.nodes) > 1
-        found = []
-        if not (others and aten.moves(name.partition(".")[2])):  # a rule would be for those too
-            found = proposed(name, lambda rule: self._own(rule, inside, out), shape)
-        stack = (node.meta.get("nn_module_stack") or {}).items()
-        for place, (path, kind) in reversed(list(stack)):
+        out = _first(node)
+        found: list[str] = []
+        same = [n for n in node.graph.nodes if n.target == node.target]
+        # a rule by name is for all operations of that name
+        others = len(same) > 1 and aten.moves(name.partition(".")[2])
+        if not others and all(keeps_shape(map(_first, n.all_input_nodes), _first(n)) for n in same):
+            whole = shapes(node.meta.get("val"))
+            found = proposed(name, lambda rule: self._own(rule, inside, whole), out)
+        for place, (path, kind) in reversed(list(_stack(node).items())):
             if found or not path:
                 break
-            own = str(kind).rsplit(".", 1)[-1].rstrip("'>")
-            _, values, out = self._bounds(
-                node.graph, lambda n, place=place: place in (n.meta.get("nn_module_stack") or {})
-            )
-            if values and all(isinstance(v, Signal) for v in values):
-                shape = out[0] if isinstance(out, list) else out
-                apply = lambda rule, v=values, o=out: self._own(rule, v, o)  # noqa: E731
-                found = proposed(own, apply, shape)
+            found = self._module_advice(node.graph, place, path.partition("@")[0], kind)
         return found
+
+    def _module_advice(self, graph: Any, place: str, path: str, kind: Any) -> list[str]:
+        """Rules for a module: by its class if all of that class keep their shapes, else by path."""
+        alike = {p for n in graph.nodes for p, (_, k) in _stack(n).items() if k == kind}
+        keep = True
+        for each in alike:
+            entering, _, last = self._bounds(graph, lambda n, p=each: p in _stack(n))
+            out = None if last is None else _first(last)
+            keep = keep and keeps_shape(map(_first, entering), out)
+        _, values, last = self._bounds(graph, lambda n: place in _stack(n))
+        if last is None or not values or not all(isinstance(v, Signal) for v in values):
+            return []
+        whole = shapes(last.meta.get("val"))
+        key = _class(kind) if keep else path
+        return proposed(key, lambda rule: self._own(rule, values, whole), _first(last))
 
     def _item(self, node: Any, values: Any, index: int, places: Sequence[str]) -> Any:
         if not isinstance(values, list):
@@ -253,17 +262,18 @@ class Reader:
         """The call of a module that a rule is for: its place, and the rule's name."""
         if not self.rules:
             return None
-        for place, (_, kind) in (node.meta.get("nn_module_stack") or {}).items():
-            name = str(kind).rsplit(".", 1)[-1].rstrip("'>")
-            if name in self.rules:
-                return place, name
+        for place, (path, kind) in _stack(node).items():
+            for name in (path.partition("@")[0], _class(kind)):
+                if name in self.rules:
+                    return place, name
         return None
 
     def _by_module(self, node: Any, place: str, name: str) -> Any:
         """A whole module by its rule: what enters it is what its operations read from outside."""
         if place not in self.done:
             self.used.add(name)
-            _, values, out = self._bounds(node.graph, lambda n: self._module(n) == (place, name))
+            _, values, last = self._bounds(node.graph, lambda n: self._module(n) == (place, name))
+            out = () if last is None else shapes(last.meta.get("val"))
             try:
                 self.done[place] = self._own(self.rules[name], values, out)
             except Unreadable as why:
@@ -272,13 +282,13 @@ class Reader:
         return self.done[place]
 
     def _bounds(self, graph: Any, within: Callable[[Any], bool]) -> tuple[list, list[Value], Any]:
-        """The nodes of a module, what enters it, and the shape of its result."""
+        """The nodes that enter a module, their values, and its last node that others read."""
         members = [n for n in graph.nodes if within(n)]
         inside = set(members)
         entering = dict.fromkeys(n for m in members for n in m.all_input_nodes if n not in inside)
-        values = pixels([self.env.get(n) for n in entering])
         ends = [n for n in members if any(u not in inside for u in n.users)]
-        return members, values, shapes(ends[-1].meta.get("val")) if ends else ()
+        found = pixels([self.env.get(n) for n in entering])
+        return list(entering), found, ends[-1] if ends else None
 
     def _wrapped(self, args: Sequence[Any]) -> Any:
         """A part of the model under a switch (no gradients, another precision): read inside."""
@@ -290,6 +300,22 @@ class Reader:
         found = self._graph(module)
         self.wanted = wanted
         return found
+
+
+def _stack(node: Any) -> dict[str, Any]:
+    """The modules around an operation: (path, class) by place, outermost first."""
+    return node.meta.get("nn_module_stack") or {}
+
+
+def _class(kind: Any) -> str:
+    return str(kind).rsplit(".", 1)[-1].rstrip("'>")
+
+
+def _first(node: Any) -> tuple[int, ...] | None:
+    """The shape of a node's result, of several the first."""
+    found = shapes(node.meta.get("val"))
+    found = found[0] if isinstance(found, list) and found else found
+    return found if isinstance(found, tuple) else None
 
 
 def names(node: Any) -> list[str]:
