@@ -33,8 +33,8 @@ def from_torch(
       examples: tensors of the shapes that the module takes, the image first.
       hold: as in `from_jax`.
       rules: what operations that the reader does not know do, by name ("aten.grid_sampler", or with
-        its overload) or by the class of a module ("DeformConv2d"), which is not looked into then:
-        "identity" or a `Network`.
+        its overload), by the class of a module ("DeformConv2d") or by its path ("stages.3.0.attn"),
+        which is not looked into then: "identity" or a `Network`.
       spatial_axes: as in `from_onnx`.
       outputs: endpoints at which the network ends, the last one its output; what they do not need
         is not read. None are the module's own outputs.
