@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from erftheory.laws import Context, Engines, registry, select
-from erftheory.laws.base import stack
+from erftheory.laws.machine.base import stack
+from erftheory.laws.machine.trials import BATCHES, CHANNELS, LEVELS, NETS, shape_contrasts
 from erftheory.laws.sampled_growth import magnitude_size_gradient
-from erftheory.laws.trials import BATCHES, CHANNELS, LEVELS, NETS, shape_contrasts
 from erftheory.network.base import Chain
 from erftheory.network.combine import Residual
 from erftheory.network.layers import AvgPool, Conv

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from erftheory import exact, receptive_field, zoo
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import ones_params
+from erftheory.empirical.nets.draw import ones_params
+from erftheory.empirical.nets.execute import apply
 from erftheory.theory.image.units import exact_units
 
 IMAGE = 224

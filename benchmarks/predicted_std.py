@@ -31,8 +31,8 @@ import jax
 import numpy as np
 
 from erftheory import exact, zoo
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
+from erftheory.empirical.nets.execute import apply
 
 # name: (network, pixels of the image, share of --nets)
 NETWORKS: dict[str, tuple[Any, int, float]] = {

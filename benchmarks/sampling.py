@@ -28,13 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from erftheory import Activation, Chain, Conv, exact, sample
-from erftheory.empirical import windows
-from erftheory.empirical.engine import Engine, gradients
-from erftheory.empirical.nets import nets
-from erftheory.empirical.plan import plan
-from erftheory.empirical.routes import NAMES, Layout, choose
-from erftheory.empirical.sampling import gradients as sampled
-from erftheory.empirical.weights import draw
+from erftheory.empirical.nets.draw import draw
+from erftheory.empirical.nets.plan import plan
+from erftheory.empirical.sampled import cone as windows
+from erftheory.empirical.sampled.engine import Engine, gradients
+from erftheory.empirical.sampled.program import nets
+from erftheory.empirical.sampled.routes import NAMES, Layout, choose
+from erftheory.empirical.sampled.sampling import gradients as sampled
 
 try:
     import torch
@@ -105,7 +105,7 @@ def given(name: str, route: str, count: int) -> tuple[Callable[[], Any], int]:
     """Run nets whose weights are there already."""
     depth, channels = WORKLOADS[name]
     graph = network(depth).graph
-    made, cone = plan(graph, channels, 1), windows.cone(graph, ((0, 0),) * 2)
+    made, cone = plan(graph, channels, 1), windows.cone_of(graph, ((0, 0),) * 2)
     function = gradients(graph, made, Engine(Layout(route)), cone, cone.source)
     width = nets(graph, channels, "gaussian", "he", route=route).width
     steps = -(-count // width)
@@ -113,7 +113,7 @@ def given(name: str, route: str, count: int) -> tuple[Callable[[], Any], int]:
     @jax.jit
     def inputs(keys: jax.Array) -> Any:
         weights = jax.vmap(jax.vmap(lambda k: draw(made, k, "gaussian", "he")))(keys)
-        x = jax.random.normal(keys[0, 0], (steps, width, 1, *windows.shape(cone.source)))
+        x = jax.random.normal(keys[0, 0], (steps, width, 1, *windows.size_of(cone.source)))
         return weights, x, jnp.ones((steps, width, 1)), keys
 
     ready = jax.block_until_ready(inputs(keys))
@@ -169,10 +169,10 @@ def agree() -> float:
         return float("nan")
     depth, channels, count = 4, 8, 6
     graph = network(depth).graph
-    made, cone = plan(graph, channels, 1), windows.cone(graph, ((0, 0),) * 2)
+    made, cone = plan(graph, channels, 1), windows.cone_of(graph, ((0, 0),) * 2)
     keys = jax.random.split(jax.random.key(2), count)
     weights = jax.vmap(lambda k: draw(made, k, "gaussian", "he"))(keys)
-    x = jax.random.normal(keys[0], (count, 1, *windows.shape(cone.source)))
+    x = jax.random.normal(keys[0], (count, 1, *windows.size_of(cone.source)))
     stacks = [np.asarray(run[1]) for run in weights[1]]  # (nets, layers, out, in, 3, 3)
     layers = [torch.tensor(stack[:, i]) for stack in stacks for i in range(stack.shape[1])]
     flat = [layer.reshape(-1, *layer.shape[2:]) for layer in layers]

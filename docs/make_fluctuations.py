@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from erftheory import Activation, Chain, Conv, moments
-from erftheory.empirical.sampling import gradients
+from erftheory.empirical.sampled.sampling import gradients
 from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation
 
 IMAGES = Path(__file__).resolve().parent / "images"

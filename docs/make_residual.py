@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from erftheory.laws import Context, Engines
 from erftheory.laws import residual as law
-from erftheory.laws.trials import BATCHES
+from erftheory.laws.machine.trials import BATCHES
 
 
 def sampled(context: Context, depth: int) -> tuple[float, float]:

@@ -118,7 +118,7 @@ def compare(
     Raises:
       ValueError: as `exact` and `gradient_erf`; or a number of axes that is not the network's.
     """
-    from erftheory.empirical.gradients import gradient_erf
+    from erftheory.empirical.measured.gradients import gradient_erf
     from erftheory.network.base import check_network
     from erftheory.theory.image.graph import flatten
     from erftheory.theory.plane.exact import exact

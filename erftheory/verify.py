@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from erftheory.laws import Context, Engines, Verdict, select
-from erftheory.laws.base import Evidence, Law
-from erftheory.laws.running import in_threads, in_two_processes
+from erftheory.laws.machine.base import Evidence, Law
+from erftheory.laws.machine.running import in_threads, in_two_processes
 from erftheory.network.base import Chain
 from erftheory.network.layers import Conv
 

@@ -27,8 +27,8 @@ from erftheory import (
     zoo,
 )
 from erftheory.empirical import ones_params
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
+from erftheory.empirical.nets.execute import apply
 from erftheory.network.graph import Builder, Input, Loop, unrolled
 from erftheory.network.imported import GraphNetwork
 from erftheory.network.layers import Layer

@@ -9,8 +9,8 @@ from test_gradients import F, X, filters, images, net
 from erftheory import ERF, Activation, Chain, Conv, exact
 from erftheory.comparison import compare
 from erftheory.empirical import gradient_erf
-from erftheory.empirical.gradients import Groups
-from erftheory.empirical.replknet import area_ratios, contribution_scores
+from erftheory.empirical.measured.gradients import Groups
+from erftheory.empirical.measured.replknet import area_ratios, contribution_scores
 from erftheory.erf import ErrorBound
 from erftheory.erf.jackknife import Replicates
 

@@ -109,7 +109,7 @@ THEIRS = {  # by PyTorch
 def test_every_curve_and_its_slope_are_those_of_other_libraries(name):
     import torch
 
-    from erftheory.empirical.rules import activation
+    from erftheory.empirical.nets.rules import activation
 
     x = np.linspace(-6, 6, 240)  # without 0, where slopes are a convention
     there = torch.tensor(x, requires_grad=True)

@@ -26,15 +26,16 @@ from erftheory import (
     RMSNorm,
     sample,
 )
-from erftheory.empirical import batches, windows
-from erftheory.empirical.cone import canvas
-from erftheory.empirical.engine import Engine, gradients
-from erftheory.empirical.execute import Mode, run
-from erftheory.empirical.plan import plan
-from erftheory.empirical.routes import NAMES, Layout
-from erftheory.empirical.sampling import gradients as sampled_gradients
-from erftheory.empirical.symmetry import images
-from erftheory.empirical.weights import draw
+from erftheory.empirical import batches
+from erftheory.empirical.nets.canvas import canvas
+from erftheory.empirical.nets.draw import draw
+from erftheory.empirical.nets.execute import Mode, run
+from erftheory.empirical.nets.plan import plan
+from erftheory.empirical.sampled import cone as windows
+from erftheory.empirical.sampled.engine import Engine, gradients
+from erftheory.empirical.sampled.routes import NAMES, Layout
+from erftheory.empirical.sampled.sampling import gradients as sampled_gradients
+from erftheory.empirical.sampled.symmetry import images
 from erftheory.theory.readings.receptive_field import receptive_field
 
 RELU = Activation("relu")
@@ -68,8 +69,8 @@ def test_every_route_gives_the_gradient_of_autodiff(name):
     """Against `jax.grad` of the plain executor, which pads, unrolls and knows no cone."""
     graph, nets = TRUE[name].graph, 2
     made, place = plan(graph, 4, 1), canvas(graph)
-    cone = windows.cone(graph, ((0, 0),) * graph.ndim)
-    assert windows.shape(cone.source) == place.size
+    cone = windows.cone_of(graph, ((0, 0),) * graph.ndim)
+    assert windows.size_of(cone.source) == place.size
     keys = jax.random.split(jax.random.key(5), nets)
     weights = jax.vmap(lambda key: draw(made, key, "gaussian", "he"))(keys)
     wide = jax.random.normal(keys[0], (nets, 1, *place.shape))
@@ -110,11 +111,11 @@ def test_statistics_are_those_of_the_canvas(statistics, pieces, norm):
     network, nets = Chain(part * 5, Conv(3, padding="valid"), Activation("leaky_relu")), 2
     graph = network.graph
     made = plan(graph, 4, 1)
-    cone = windows.cone(graph, ((-6, 6),))
-    field = windows.cone(graph, ((0, 0),)).source
+    cone = windows.cone_of(graph, ((-6, 6),))
+    field = windows.cone_of(graph, ((0, 0),)).source
     keys = jax.random.split(jax.random.key(8), nets)
     weights = jax.vmap(lambda key: draw(made, key, "gaussian", "he"))(keys)
-    x = jax.random.normal(keys[0], (nets, 1, *windows.shape(cone.source)))
+    x = jax.random.normal(keys[0], (nets, 1, *windows.size_of(cone.source)))
     mode = Mode(statistics=statistics)
 
     def autodiff(params, x):
@@ -132,10 +133,10 @@ def test_statistics_are_those_of_the_canvas(statistics, pieces, norm):
 @pytest.mark.parametrize("name", ["plain", "even kernel", "residual", "unet", "misaligned"])
 def test_the_cone_of_a_unit_is_its_receptive_field(name):
     graph = NETWORKS[name].graph
-    field = windows.cone(graph, ((0, 0),) * graph.ndim).source
+    field = windows.cone_of(graph, ((0, 0),) * graph.ndim).source
     expected = receptive_field(NETWORKS[name])
     if name != "unet":  # there the size is the largest over output phases
-        assert windows.shape(field) == expected.size
+        assert windows.size_of(field) == expected.size
         assert tuple(-first for first, _ in field) == tuple(expected.padding)
 
 
@@ -156,7 +157,7 @@ def test_routes_memory_and_chunks_agree():
 
 
 def test_the_program_keeps_to_its_memory():
-    from erftheory.empirical.nets import nets
+    from erftheory.empirical.sampled.program import nets
 
     for route in ("map", "batched", "lanes"):
         made = nets((Conv(3) * 12).graph, 8, "gaussian", "he", memory=1 << 24, route=route)

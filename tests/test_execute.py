@@ -16,8 +16,8 @@ from erftheory.empirical import (
     ones_params,
     probe_receptive_field,
 )
-from erftheory.empirical.cone import canvas
-from erftheory.empirical.plan import plan
+from erftheory.empirical.nets.canvas import canvas
+from erftheory.empirical.nets.plan import plan
 from erftheory.network.base import Chain
 from erftheory.network.combine import Branches, Residual
 from erftheory.network.endless import GlobalAvgPool
@@ -156,7 +156,7 @@ def test_nearest_and_bilinear_upsampling():
 
 
 def test_unrolled_and_library_convolution_agree(monkeypatch):
-    from erftheory.empirical import execute
+    from erftheory.empirical.nets import execute
 
     network = Chain(
         Conv(3, stride=2, dilation=2, channels=4),

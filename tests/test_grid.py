@@ -24,8 +24,8 @@ from erftheory import (
     Upsample,
     exact,
 )
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import ones_params
+from erftheory.empirical.nets.draw import ones_params
+from erftheory.empirical.nets.execute import apply
 from erftheory.theory.image import units as grid
 from erftheory.theory.image.units import exact_units
 

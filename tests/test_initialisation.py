@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from erftheory import Activation, Chain, Conv, ConvTranspose, Residual, exact, moments, sample
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
 from erftheory.network.initialisation import INITS, bias_variance, check_init, weight_variance
 
 

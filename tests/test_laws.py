@@ -13,8 +13,8 @@ import pytest
 
 from erftheory import Chain, Conv
 from erftheory.laws import Context, Engines, registry, select
-from erftheory.laws.base import Law, below, close, equal, information, slope
-from erftheory.laws.trials import LEVELS
+from erftheory.laws.machine.base import Law, below, close, equal, information, slope
+from erftheory.laws.machine.trials import LEVELS
 
 IDS = (
     "RF-1", "RF-2", "SIG-1", "SIG-2", "VAR-1", "CLT-1", "CLT-2", "GRW-1", "GRW-2", "GRW-3",

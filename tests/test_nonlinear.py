@@ -13,10 +13,11 @@ import pytest
 from scipy.integrate import quad
 
 from erftheory import Activation, AvgPool, Chain, Conv, ConvTranspose, MaxPool
-from erftheory.laws import Context, Engines, select, wide
-from erftheory.laws import byhand as hand
+from erftheory.laws import Context, Engines, select
 from erftheory.laws import nonlinear as laws
 from erftheory.laws.nonlinear import RELU, SINE, boundary, piecewise
+from erftheory.laws.referees import byhand as hand
+from erftheory.laws.referees import wide
 
 SIGNS = hand.signs(1, 1, 1)
 CONV = hand.Convolve(SIGNS)
@@ -168,7 +169,7 @@ def test_a_fixed_bias_matters_where_a_gate_reads_it():
 
 @pytest.mark.parametrize("name", wide.SMOOTH)
 def test_derivatives_are_those_of_the_executed_activations(name):
-    from erftheory.empirical.rules import activation
+    from erftheory.empirical.nets.rules import activation
 
     h = np.linspace(-6, 6, 41)
     with jax.enable_x64(True):

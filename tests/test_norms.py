@@ -37,8 +37,8 @@ from erftheory import (
     receptive_field,
     zoo,
 )
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
+from erftheory.empirical.nets.execute import apply
 from erftheory.network.imported import Scale
 from erftheory.network.layers import Norm
 

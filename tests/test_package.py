@@ -124,8 +124,17 @@ def test_dependencies_point_one_way(path):
         assert not any(n.startswith(("erftheory.theory", "erftheory.empirical")) for n in eager)
 
 
-# The rooms of theory/ from the ground up, and those that each may read.
-ROOMS = {
+# The rooms of each part from the ground up, and those that each may read.
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "empirical": {
+        "nets": (),
+        "sampled": ("nets",),
+        "measured": ("nets", "sampled"),
+        "referees": ("nets", "measured"),
+    },
+    "laws": {"machine": (), "referees": ()},
+}
+PARTS["theory"] = {
     "walk": (),
     "units": ("walk",),
     "lowering": ("walk", "units"),
@@ -137,23 +146,26 @@ ROOMS = {
     "advice": ("walk", "lowering", "gains", "readings", "image", "plane"),
     "fluctuations": (),
 }
-THEORY = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "theory"]
 
 
-def test_rooms_read_only_those_below():
+@pytest.mark.parametrize("part", PARTS)
+def test_rooms_read_only_those_below(part):
     """Imports inside functions and for type checkers count too."""
-    seen = set()
-    for path in THEORY:
-        room = path.relative_to(PACKAGE / "theory").parts[0]
-        if room == "__init__.py":
+    seen, rooms = set(), PARTS[part]
+    for path in sorted((PACKAGE / part).rglob("*.py")):
+        room = path.relative_to(PACKAGE / part).parts[0]
+        if (PACKAGE / part / room).is_file():  # the part's own page, or a topic of the laws
             continue
         for name in imported(path) | imported_for_types(path):
-            if name.startswith("erftheory.theory."):
-                seen.add((room, name.split(".")[2]))
-    assert {a for a, _ in seen} | {b for _, b in seen} == set(ROOMS)
-    assert {(a, b) for a, b in seen if a != b} == {(a, b) for a, row in ROOMS.items() for b in row}
-    order = list(ROOMS)
-    assert all(order.index(b) < order.index(a) for a, row in ROOMS.items() for b in row)
+            if name.startswith(f"erftheory.{part}."):
+                read = PACKAGE / part / name.split(".")[2]
+                if read.is_dir() or read.with_suffix(".py").is_file():  # else a name of its page
+                    seen.add((room, read.name))
+    assert {a for a, _ in seen} | {b for _, b in seen} <= set(rooms)
+    assert {p.name for p in (PACKAGE / part).iterdir() if any(p.glob("*.py"))} == set(rooms)
+    assert {(a, b) for a, b in seen if a != b} == {(a, b) for a, row in rooms.items() for b in row}
+    order = list(rooms)
+    assert all(order.index(b) < order.index(a) for a, row in rooms.items() for b in row)
 
 
 def imported_for_types(path: Path) -> set[str]:
@@ -185,13 +197,14 @@ def test_no_circle():
     assert circles({"a": {"b"}, "b": {"c", "a"}, "c": set()}) == [["a", "b"]]
 
 
-def test_every_room_has_its_page():
-    for room in ROOMS:
-        text = ast.get_docstring(ast.parse((PACKAGE / "theory" / room / "__init__.py").read_text()))
+@pytest.mark.parametrize("part", PARTS)
+def test_every_room_has_its_page(part):
+    for room in PARTS[part]:
+        text = ast.get_docstring(ast.parse((PACKAGE / part / room / "__init__.py").read_text()))
         assert text and "Begin with" in text and len(text) > 200, room
         for name in re.findall(r"`(\w+)\.py`|(\w+)\.py\b", text):
             file = next(filter(None, name)) + ".py"
-            assert (PACKAGE / "theory" / room / file).exists() or (ROOT / "docs" / file).exists()
+            assert (PACKAGE / part / room / file).exists() or (ROOT / "docs" / file).exists()
 
 
 def eager_imports(path: Path) -> set[str]:

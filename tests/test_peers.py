@@ -33,7 +33,7 @@ from erftheory import (
     receptive_field,
     zoo,
 )
-from erftheory.empirical.replknet import area_ratios
+from erftheory.empirical.measured.replknet import area_ratios
 from erftheory.theory.advice.advise import advise
 
 LETTERS = "DHW"

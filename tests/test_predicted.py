@@ -99,8 +99,8 @@ def test_slopes_of_onnx_and_jax():
 
 def test_a_transposed_convolution_has_taps_of_their_own_for_each_phase():
     """Means of its channels over all pixels are means over phases, as executed nets have them."""
-    from erftheory.empirical.execute import apply
-    from erftheory.empirical.weights import initialise
+    from erftheory.empirical.nets.draw import initialise
+    from erftheory.empirical.nets.execute import apply
 
     net = Chain(Conv(3, channels=64), RELU, ConvTranspose(4, 2, channels=64), ndim=1)
     law = meanfield_gains(net.graph, channels=64).powers[-1][0]

@@ -44,7 +44,7 @@ from erftheory import (
     exact,
     moments,
 )
-from erftheory.laws.wide import SMOOTH
+from erftheory.laws.referees.wide import SMOOTH
 from erftheory.network.layers import ACTIVATIONS, Layer
 
 RELU, MEAN = Activation("relu"), AvgPool(3, 1, padding=1)

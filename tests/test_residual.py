@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from erftheory.laws import Context, Engines, residual, select
-from erftheory.laws.trials import BATCHES, LEVELS
+from erftheory.laws.machine.trials import BATCHES, LEVELS
 
 (SKP_2,) = select("SKP-2")
 

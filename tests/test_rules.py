@@ -11,9 +11,9 @@ import pytest
 
 import erftheory
 from erftheory import Branches, Chain, Conv, Residual, exact, from_jax, moments, sample
-from erftheory.empirical import rules
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets import rules
+from erftheory.empirical.nets.draw import initialise
+from erftheory.empirical.nets.execute import apply
 from erftheory.network import imported, layers
 from erftheory.network.endless import Endless
 from erftheory.network.graph import Builder, Sum

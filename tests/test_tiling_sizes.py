@@ -26,8 +26,8 @@ from erftheory import (
     tiling,
     zoo,
 )
-from erftheory.empirical.execute import apply
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
+from erftheory.empirical.nets.execute import apply
 from erftheory.network.imported import Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step

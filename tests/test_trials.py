@@ -11,8 +11,17 @@ import pytest
 from scipy.stats import binom, kstest, nct, norm
 
 from erftheory import Chain, Conv
-from erftheory.laws import Context, Engines, layers, sampled_growth, trials
-from erftheory.laws.trials import BATCHES, LEVELS, Draws, draw, flip_test, judge, shape_trial
+from erftheory.laws import Context, Engines, layers, sampled_growth
+from erftheory.laws.machine import trials
+from erftheory.laws.machine.trials import (
+    BATCHES,
+    LEVELS,
+    Draws,
+    draw,
+    flip_test,
+    judge,
+    shape_trial,
+)
 
 ALARM = 1e-4  # false alarm of one statistical test below, at fixed seeds
 P = np.array([1.0, 4, 10, 16, 19, 16, 10, 4, 1]) / 81  # four layers of three taps

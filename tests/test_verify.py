@@ -17,7 +17,8 @@ from rich.console import Console
 
 from erftheory import cli
 from erftheory import verify as v
-from erftheory.laws import Context, Engines, running
+from erftheory.laws import Context, Engines
+from erftheory.laws.machine import running
 from erftheory.verify import Arguments
 
 CHEAP = "LK-1,LIM-1,SIG-1"

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from erftheory import Chain, Conv, ConvTranspose, Residual, exact, from_jax, from_torch
-from erftheory.empirical.weights import initialise
+from erftheory.empirical.nets.draw import initialise
 from erftheory.theory.gains.forward import meanfield_gains
 from erftheory.theory.walk.links import transfer
 

@@ -2,6 +2,8 @@
 
 A law is registered by `@law(id, statement, source)` on a function from a `Context` to a list of
 `Evidence`; the modules of this package hold them by topic. To add a law, write one function.
+Rooms: `machine` (what a law is and how laws run), `referees` (programs by hand). Begin with
+machine/base.py, then any topic.
 """
 
 # isort: off
@@ -10,7 +12,7 @@ from erftheory.laws import fields, signals, limits, shapes, layers, nonlinear  #
 from erftheory.laws import conditions, fluctuations, residual, asymptotics, boundary  # noqa: F401
 
 # isort: on
-from erftheory.laws.base import (
+from erftheory.laws.machine.base import (
     Context,
     Engines,
     Evidence,

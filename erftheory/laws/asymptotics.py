@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, below, close, law, slope, stack
+from erftheory.laws.machine.base import Context, Evidence, below, close, law, slope, stack
 from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Conv
 from erftheory.theory.limits.approximations import approximate

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.laws.base import L16, Context, Evidence, below, close, equal, information, law
+from erftheory.laws.machine.base import (
+    L16,
+    Context,
+    Evidence,
+    below,
+    close,
+    equal,
+    information,
+    law,
+)
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import AvgPool, Conv, MaxPool
@@ -70,8 +79,8 @@ def executed(network: Network, image: tuple[int, ...]) -> tuple[tuple[int, ...],
     import jax
     import jax.numpy as jnp
 
-    from erftheory.empirical.execute import apply
-    from erftheory.empirical.weights import ones_params
+    from erftheory.empirical.nets.draw import ones_params
+    from erftheory.empirical.nets.execute import apply
 
     with jax.enable_x64(True):
         params = ones_params(network, jnp.float64)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from erftheory.laws.base import (
+from erftheory.laws.machine.base import (
     L16,
     Context,
     Evidence,

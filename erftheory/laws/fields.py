@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from erftheory.laws.base import Context, Evidence, equal, law
+from erftheory.laws.machine.base import Context, Evidence, equal, law
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import AvgPool, Conv, MaxPool

@@ -9,8 +9,8 @@ from itertools import pairwise, product
 import numpy as np
 from scipy.stats import norm
 
-from erftheory.laws.base import Context, Evidence, above, close, law, stack
-from erftheory.laws.trials import LEVELS
+from erftheory.laws.machine.base import Context, Evidence, above, close, law, stack
+from erftheory.laws.machine.trials import LEVELS
 from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Activation, Conv
 from erftheory.theory.fluctuations.power import power_fluctuation, shape_fluctuation

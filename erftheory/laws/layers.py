@@ -8,8 +8,17 @@ from itertools import product
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, above, below, equal, information, law, shares
-from erftheory.laws.trials import (
+from erftheory.laws.machine.base import (
+    Context,
+    Evidence,
+    above,
+    below,
+    equal,
+    information,
+    law,
+    shares,
+)
+from erftheory.laws.machine.trials import (
     ALTERNATIVE,
     BATCHES,
     LEVELS,

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from erftheory.laws.base import (
+from erftheory.laws.machine.base import (
     L16,
     Context,
     Evidence,
@@ -21,6 +21,7 @@ from erftheory.laws.base import (
     slope,
     stack,
 )
+from erftheory.laws.machine.trials import LEVELS
 from erftheory.laws.sampled_growth import (
     line_std,
     magnitude_size,
@@ -28,7 +29,6 @@ from erftheory.laws.sampled_growth import (
     sampled_growth,
     std_gradient,
 )
-from erftheory.laws.trials import LEVELS
 from erftheory.network.base import Network
 
 SKEWED = (1, 2, 6)  # relative taps of a kernel without symmetry

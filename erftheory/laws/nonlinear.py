@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from erftheory.laws import wide
-from erftheory.laws.base import (
+from erftheory.laws.machine.base import (
     L16,
     Context,
     Evidence,
@@ -21,7 +20,9 @@ from erftheory.laws.base import (
     law,
     stack,
 )
-from erftheory.laws.byhand import (
+from erftheory.laws.machine.trials import LEVELS, shape_trial
+from erftheory.laws.referees import wide
+from erftheory.laws.referees.byhand import (
     Apply,
     Convolve,
     Filters,
@@ -35,7 +36,6 @@ from erftheory.laws.byhand import (
     mean_square,
     signs,
 )
-from erftheory.laws.trials import LEVELS, shape_trial
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, Conv

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, above, below, close, information, law
-from erftheory.laws.trials import BATCHES, LEVELS, Draws, draw, flip_test
+from erftheory.laws.machine.base import Context, Evidence, above, below, close, information, law
+from erftheory.laws.machine.trials import BATCHES, LEVELS, Draws, draw, flip_test
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, BatchNorm, Conv

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, above, information, slope, stack
-from erftheory.laws.trials import BATCHES, draw, flip_test, power
+from erftheory.laws.machine.base import Context, Evidence, above, information, slope, stack
+from erftheory.laws.machine.trials import BATCHES, draw, flip_test, power
 
 NETS = {5: 1, 10: 2, 20: 1}  # by depth: nets for each one of `Context.samples`
 DEPTHS = tuple(NETS)

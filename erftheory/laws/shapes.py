@@ -9,8 +9,8 @@ from itertools import product
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, below, close, equal, law, shares
-from erftheory.laws.trials import LEVELS, shape_trial
+from erftheory.laws.machine.base import Context, Evidence, below, close, equal, law, shares
+from erftheory.laws.machine.trials import LEVELS, shape_trial
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Residual
 from erftheory.network.layers import Conv

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from erftheory.laws.base import (
+from erftheory.laws.machine.base import (
     L16,
     Context,
     Evidence,
@@ -19,7 +19,7 @@ from erftheory.laws.base import (
     shares,
     stack,
 )
-from erftheory.laws.trials import LEVELS, draw, flip_test, judge
+from erftheory.laws.machine.trials import LEVELS, draw, flip_test, judge
 
 ROUNDING = 2e-15  # allowed deviation of a float map relative to its peak, × (depth + 500)
 SYMBOLIC_TERMS = 40_000  # terms of the closed form that a law may sum

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.empirical.models import Model
+from erftheory.empirical.measured.model import Model
 
 
 class TorchModel(Model):

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.empirical import referees
-from erftheory.empirical.choose import model
-from erftheory.empirical.models import Model
-from erftheory.empirical.referees import Probe
+from erftheory.empirical.measured.choose import model
+from erftheory.empirical.measured.model import Model
+from erftheory.empirical.referees.probe_network import Probe, probe_network
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network
 
@@ -75,7 +74,7 @@ def probe_receptive_field(
     if isinstance(function, Network):
         if example is not None:
             raise ValueError("example: got one beside a network; takes None, a network needs none")
-        return referees.probe_receptive_field(function, channels, margin)
+        return probe_network(function, channels, margin)
     one_of("mode", mode, MODES)
     integer("phases", phases)
     integer("seeds", seeds)

@@ -15,13 +15,12 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from erftheory.empirical import windows
-from erftheory.empirical.balance import factors
-from erftheory.empirical.engine import Engine, gradients
-from erftheory.empirical.plan import Plan, plan
-from erftheory.empirical.routes import Layout, choose
-from erftheory.empirical.weights import draw
-from erftheory.empirical.windows import Cone, Window
+from erftheory.empirical.nets.balance import factors
+from erftheory.empirical.nets.draw import draw
+from erftheory.empirical.nets.plan import Plan, plan
+from erftheory.empirical.sampled.cone import Cone, Window, cone_of, size_of
+from erftheory.empirical.sampled.engine import Engine, gradients
+from erftheory.empirical.sampled.routes import Layout, choose
 from erftheory.network.arguments import integer
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.layers import BatchNorm, Conv, ConvTranspose, GroupNorm, InstanceNorm
@@ -118,11 +117,11 @@ def _made(
     route: str | None,
 ) -> Nets:
     unit = ((0, 0),) * graph.ndim
-    field = windows.cone(graph, unit).source
+    field = cone_of(graph, unit).source
     made = plan(graph, channels, in_channels)
     margin = _MARGIN[graph.ndim] if _normalises(graph) else 0
-    cone = windows.cone(graph, ((-margin, margin),) * graph.ndim)
-    canvas = windows.shape(cone.source)
+    cone = cone_of(graph, ((-margin, margin),) * graph.ndim)
+    canvas = size_of(cone.source)
     if size is not None and any(n < m for n, m in zip(size[2:], canvas)):
         raise ValueError(f"images: got {size[2:]} pixels; takes at least {canvas}, the unit's cone")
     widest = max(_widths(made))
@@ -146,7 +145,7 @@ def _made(
             width //= 2
     scale = factors(graph, init, channels, in_channels)
     function = gradients(graph, made, engine, cone, field, scale)
-    out_shape = (in_channels, *windows.shape(field))
+    out_shape = (in_channels, *size_of(field))
 
     def drawn(key: jax.Array, index: jax.Array, images: jax.Array | None) -> tuple:
         keys = jax.random.split(jax.random.fold_in(key, index), 4)
@@ -231,7 +230,7 @@ def _products(made: Plan, cone: Cone, graph: Graph) -> int:
                 total += _products(body, inner, node.op.graph)
         elif isinstance(node.op, (Conv, ConvTranspose)):
             taps = math.prod(node.op.step(graph.ndim).kernel.shape)
-            pixels = math.prod(windows.shape(cone.windows[index]))
+            pixels = math.prod(size_of(cone.windows[index]))
             total += taps * pixels * part.channels_in * part.channels_out // part.groups
     return total
 
@@ -248,7 +247,7 @@ def _bytes(made: Plan, cone: Cone, graph: Graph, route: str) -> int:
     """Bytes of one net: every node's values forward and backward, patches, and the weights."""
     total = 0
     for index, (part, node) in enumerate(zip(made.parts, graph.nodes)):
-        pixels = math.prod(windows.shape(cone.windows[index]))
+        pixels = math.prod(size_of(cone.windows[index]))
         total += 2 * 4 * pixels * part.channels_out
         if isinstance(node.op, Loop):
             bodies = [body for count, body in part.runs for _ in range(count)]

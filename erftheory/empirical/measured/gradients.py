@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from erftheory.empirical.choose import model
-from erftheory.empirical.keys import random_key
-from erftheory.empirical.models import Model
-from erftheory.empirical.tally import Tally
+from erftheory.empirical.measured.choose import model
+from erftheory.empirical.measured.model import Model
+from erftheory.empirical.nets.keys import random_key
+from erftheory.empirical.sampled.tally import Tally
 from erftheory.erf import ERF, ErrorBound
 from erftheory.erf.jackknife import Replicates
 from erftheory.network.arguments import integer, one_of

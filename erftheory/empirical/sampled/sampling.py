@@ -18,12 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from erftheory.empirical import symmetry
-from erftheory.empirical.keys import random_key
-from erftheory.empirical.nets import Device, Nets, nets
-from erftheory.empirical.routes import NAMES
-from erftheory.empirical.tally import Tally
-from erftheory.empirical.weights import WEIGHTS
+from erftheory.empirical.nets.draw import WEIGHTS
+from erftheory.empirical.nets.keys import random_key
+from erftheory.empirical.sampled import symmetry
+from erftheory.empirical.sampled.program import Device, Nets, nets
+from erftheory.empirical.sampled.routes import NAMES
+from erftheory.empirical.sampled.tally import Tally
 from erftheory.erf import ERF, ErrorBound
 from erftheory.erf.jackknife import Replicates
 from erftheory.network.arguments import integer, one_of
@@ -81,7 +81,7 @@ def sample(
         training; "frozen", the same numbers as constants, which is the limit of large batches.
       memory: bytes that the program may take on a device.
       devices: the devices that share the nets; None takes all local ones of the default backend.
-      route: how the nets convolve (see `empirical/routes.py`); None chooses.
+      route: how the nets convolve (see `empirical/sampled/routes.py`); None chooses.
 
     Returns:
       an `ERF` with `.stderr` (a pixel), `.std_stderr`, `.samples`, and `.standard_error(measure)`

@@ -1,6 +1,6 @@
 """Many random nets at once, each over the cone of one output unit and no further.
 
-The values of all nodes are arrays over the windows of `windows.py`, in the layout of a route.
+The values of all nodes are arrays over the windows of `cone.py`, in the layout of a route.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from erftheory.empirical import rules, windows
-from erftheory.empirical.plan import Part, Plan
-from erftheory.empirical.routes import Layout, largest, slices
-from erftheory.empirical.windows import Cone, Window
+from erftheory.empirical.nets import rules
+from erftheory.empirical.nets.plan import Part, Plan
+from erftheory.empirical.sampled.cone import Cone, Window, forward, inside, read_by, size_of
+from erftheory.empirical.sampled.routes import Layout, slices
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer, Step
 
@@ -136,7 +136,7 @@ class Engine:
         if type(op) in rules.POINTWISE or step is None:
             x = _crop(reads[0], out, spots[0])
             return x if self.linear else rules.pointwise(op, x, self._pixels(keys, grown))
-        read = windows.reads(step, out, repr(op))
+        read = read_by(step, out, repr(op))
         x = _crop(reads[0], read, spots[0])
         kind = rules.window(op)
         if kind == "weights":
@@ -146,7 +146,7 @@ class Engine:
                 y = y + self.layout.image(bias.reshape(*bias.shape, *(1,) * ndim))
         elif kind == "largest" and not self.linear:
             rows = slices(x, step.kernel.shape, step.stride, step.dilation)
-            y = largest(rows)
+            y = rules.largest(rows)
         elif kind == "moves":
             y = self.layout.image(jax.vmap(partial(_moved, op))(self.layout.back(x)))
         else:
@@ -220,9 +220,9 @@ class Engine:
         What a window loses is filled with zeros at its end; no pixel that counts reads them.
         """
         many = len(keys)
-        cone = windows.forward(body, source)
+        cone = forward(body, source)
         out = cone.windows[-1]
-        lost = tuple(n - m for n, m in zip(windows.shape(source), windows.shape(out)))
+        lost = tuple(n - m for n, m in zip(size_of(source), size_of(out)))
         pads = [(0, 0, 0), *((0, n, 0) for n in lost), (0, 0, 0)]
         before = jnp.zeros(len(lost), int) if grown is None else grown
 
@@ -268,7 +268,7 @@ def gradients(
             return (signs * y).sum(), y
 
         g, h = jax.grad(value, has_aux=True)(layout.image(x))
-        g = layout.back(g)[(slice(None), slice(None), *windows.inside(field, cone.source))]
+        g = layout.back(g)[(slice(None), slice(None), *inside(field, cone.source))]
         if name is None or engine.linear:
             one = jnp.ones(len(h), g.dtype)
             return g, one, one
@@ -297,11 +297,11 @@ def final_activation(plan: Plan) -> str | None:
 def _crop(x: jax.Array, window: Window, held: Window) -> jax.Array:
     if window == held:
         return x
-    return x[(slice(None), *windows.inside(window, held), slice(None))]
+    return x[(slice(None), *inside(window, held), slice(None))]
 
 
 def _head(x: jax.Array, window: Window) -> jax.Array:
-    return x[(slice(None), *(slice(0, n) for n in windows.shape(window)), slice(None))]
+    return x[(slice(None), *(slice(0, n) for n in size_of(window)), slice(None))]
 
 
 def _touched(step: Step, read: Window) -> Window:

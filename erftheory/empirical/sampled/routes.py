@@ -124,18 +124,6 @@ def slices(
     return out
 
 
-def largest(parts: list[jax.Array]) -> jax.Array:
-    """The elementwise maximum; its gradient goes to exactly one of the parts, NaN survives.
-
-    `jnp.max` compares the parts with the maximum again in its reverse pass. Where XLA computes them
-    anew there, rounded otherwise, none may be equal and the gradient is lost.
-    """
-    best = parts[0]
-    for part in parts[1:]:
-        best = jnp.where((part > best) | jnp.isnan(part), part, best)
-    return best
-
-
 def _swapped(weight: jax.Array, ndim: int, groups: int) -> jax.Array:
     """Channels in and out change places within each group: (…, out, in / groups, *kernel)."""
     at = weight.ndim - ndim - 2

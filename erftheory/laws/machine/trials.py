@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.laws.base import Context, Evidence, above, equal, information
+from erftheory.laws.machine.base import Context, Evidence, above, equal, information
 from erftheory.network.base import Network
 
 BATCHES = 40

@@ -170,9 +170,21 @@ def _row(table: dict[type, Any], op: Layer) -> Any:
     if type(op) not in table:
         raise ValueError(
             f"network: got the layer {op!r}, which cannot be executed; takes layers with a row in "
-            "erftheory.empirical.rules"
+            "erftheory.empirical.nets.rules"
         )
     return table[type(op)]
+
+
+def largest(parts: list[jax.Array]) -> jax.Array:
+    """The elementwise maximum; its gradient goes to exactly one of the parts, NaN survives.
+
+    `jnp.max` compares the parts with the maximum again in its reverse pass. Where XLA computes them
+    anew there, rounded otherwise, none may be equal and the gradient is lost.
+    """
+    best = parts[0]
+    for part in parts[1:]:
+        best = jnp.where((part > best) | jnp.isnan(part), part, best)
+    return best
 
 
 def fixed_taps(op: Layer, step: Step) -> np.ndarray:

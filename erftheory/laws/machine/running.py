@@ -15,7 +15,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
-from erftheory.laws.base import Context, Engines, Law, Verdict
+from erftheory.laws.machine.base import Context, Engines, Law, Verdict
 
 Report = Callable[[Law, Verdict | None], None]  # a law begins (None), or is decided
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.empirical.models import Model
+from erftheory.empirical.measured.model import Model
 
 
 def model(
@@ -23,7 +23,7 @@ def model(
     torch = sys.modules.get("torch")
     # Whoever passes a module has imported torch; nobody else should wait for it.
     if torch is not None and isinstance(function, torch.nn.Module):
-        from erftheory.empirical.torch_gradients import TorchModel
+        from erftheory.empirical.measured.torch_model import TorchModel
 
         kind = TorchModel
     elif not callable(function):

@@ -131,7 +131,7 @@ class Engines:
     @classmethod
     def load(cls) -> Engines:
         from erftheory import counting, empirical, exact, moments, receptive_field, symbolic, zoo
-        from erftheory.empirical.sampling import gradients
+        from erftheory.empirical.sampled.sampling import gradients
 
         return cls(
             receptive_field=receptive_field,

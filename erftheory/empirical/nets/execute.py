@@ -17,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from erftheory.empirical import rules
-from erftheory.empirical.cone import Canvas, canvas, frame
-from erftheory.empirical.plan import Part, Plan, single
-from erftheory.empirical.routes import largest
-from erftheory.empirical.weights import Params, ones_params
+from erftheory.empirical.nets import rules
+from erftheory.empirical.nets.canvas import Canvas, canvas, frame
+from erftheory.empirical.nets.draw import Params, ones_params
+from erftheory.empirical.nets.plan import Part, Plan, single
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.endless import GlobalAvgPool
@@ -272,7 +271,7 @@ def _slices(x: jax.Array, step: Step) -> list[jax.Array]:
 def _max_pool(x: jax.Array, step: Step) -> jax.Array:
     x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *_padding(step)])
     # unlike reduce_window it has a gradient with dilation and keeps NaN
-    return largest(_slices(x, step))
+    return rules.largest(_slices(x, step))
 
 
 def _window_sum(x: jax.Array, step: Step) -> jax.Array:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.empirical.gradients import streamed
+from erftheory.empirical.measured.gradients import streamed
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 

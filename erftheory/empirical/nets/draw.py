@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from erftheory.empirical.balance import explicit
-from erftheory.empirical.plan import Part, Plan, plan, single
+from erftheory.empirical.nets.balance import explicit
+from erftheory.empirical.nets.plan import Part, Plan, plan, single
 from erftheory.network.arguments import integer, one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Graph, Loop

@@ -26,11 +26,11 @@ class Cone:
         return self.windows[0]
 
 
-def cone(graph: Graph, out: Window) -> Cone:
+def cone_of(graph: Graph, out: Window) -> Cone:
     """Windows of all nodes that the output pixels `out` read.
 
     Raises:
-      ValueError: a global operation, or a path that reaches no input (see `reads`).
+      ValueError: a global operation, or a path that reaches no input (see `read_by`).
     """
     if graph.has_global:
         raise ValueError(
@@ -56,13 +56,13 @@ def _cone(graph: Graph, out: Window) -> Cone:
             loops[index] = tuple(reversed(rows))
         else:
             step = op.step(graph.ndim) if isinstance(op, Layer) else None
-            window = window if step is None else reads(step, window, repr(op))
+            window = window if step is None else read_by(step, window, repr(op))
         for i in node.inputs:
             found[i] = _hull(found[i], window)
     return Cone(tuple(w for w in found if w is not None), loops)
 
 
-def reads(step: Step, out: Window, name: str = "a layer") -> Window:
+def read_by(step: Step, out: Window, name: str = "a layer") -> Window:
     """The input window that a step's output window reads."""
     rows = []
     for axis, (first, last) in enumerate(out):
@@ -106,7 +106,7 @@ def forward(graph: Graph, source: Window) -> Cone:
     return Cone(tuple(found), loops)
 
 
-def shape(window: Window) -> tuple[int, ...]:
+def size_of(window: Window) -> tuple[int, ...]:
     return tuple(b - a + 1 for a, b in window)
 
 
