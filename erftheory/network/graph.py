@@ -167,13 +167,8 @@ def _after(op: Op, rule: SizeRule, ndim: int) -> SizeRule:
         return rule
     out = []
     for axis, (rate, lo, hi) in enumerate(rule):
-        s, pads = step.stride[axis], step.before[axis] + step.after[axis]
-        span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-        if step.up:
-            c = span + 1 - s - pads
-            out.append((rate * s, lo * s + c, hi * s + c))
-        else:
-            out.append((rate / s, (lo + pads - span) / s, (hi + pads - span - 1) / s + 1))
+        factor, low, high = step.size_rule(axis)
+        out.append((rate * factor, lo * factor + low, hi * factor + high))
     return tuple(out)
 
 

@@ -76,6 +76,10 @@ class Kernel:
             outer = tuple(a * b for a in outer for b in _marginals(self)[axis])
         return all(t * mass ** (len(self.shape) - 1) == o for t, o in zip(self.exact, outer))
 
+    def span(self, spacing: tuple[int, ...]) -> tuple[int, ...]:
+        """Distance of the first tap and the last, with taps `spacing` apart."""
+        return span_of(self.shape, spacing)
+
     def array(self) -> np.ndarray:
         """Taps as float64, shape `shape`, divided by `scale`."""
         return np.array([float(t / Fraction(self.scale)) for t in self.exact]).reshape(self.shape)
@@ -85,6 +89,11 @@ class Kernel:
         if self.taps is None and function(1) == 1:
             return self
         return Kernel(self.shape, tuple(map(function, self.exact)))
+
+
+def span_of(shape: tuple[int, ...], spacing: tuple[int, ...]) -> tuple[int, ...]:
+    """Distance of the first tap and the last, d·(k − 1), one entry an axis."""
+    return tuple(d * (k - 1) for k, d in zip(shape, spacing))
 
 
 @lru_cache(maxsize=4096)

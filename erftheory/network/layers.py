@@ -15,7 +15,7 @@ from erftheory.network import arguments as arg
 from erftheory.network.activations import ACTIVATIONS, LEAKY, leaky
 from erftheory.network.arguments import Number, Padding
 from erftheory.network.base import Network
-from erftheory.network.kernel import Kernel
+from erftheory.network.kernel import Kernel, span_of
 from erftheory.network.step import Step
 from erftheory.network.weights import Weights, weights
 
@@ -81,7 +81,7 @@ def _pads(
     padding: Padding, kernel: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Explicit padding before and after. "same" pads d·(k−1) in all, the smaller half before."""
-    span = tuple(d * (k - 1) for k, d in zip(kernel, dilation))
+    span = span_of(kernel, dilation)
     if padding == "valid":
         return (0,) * len(span), (0,) * len(span)
     if padding == "same":

@@ -12,6 +12,7 @@ from math import ceil, lcm
 from erftheory.network.endless import GlobalAvgPool
 from erftheory.network.graph import Graph, Loop
 from erftheory.network.layers import Layer
+from erftheory.network.step import Interval
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,6 @@ def _axis(graph: Graph, axis: int, margin: int, wanted: int | None) -> tuple[int
     return size, unit, int(unit * rate) + first, last - first + 1, offset
 
 
-Interval = tuple[int, int]
-
-
 def _back(
     graph: Graph,
     axis: int,
@@ -135,17 +133,13 @@ def _through(op, ndim, axis, interval, local, needs, framed) -> Interval:
     step = op.step(ndim) if isinstance(op, Layer) else None
     if step is None:
         return interval
-    s, p = step.stride[axis], step.before[axis]
-    span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-    if not step.up:
-        return s * interval[0] - p, s * interval[1] + span - p
-    first, last = -((span - p - interval[0]) // s), (interval[1] + p) // s
-    if first > last:
+    found = step.reads(axis, interval)
+    if found is None:
         raise ValueError(
             f"network: got an output unit that reads nothing at {op!r} (kernel smaller than the "
             "stride); takes a unit that every path reaches"
         )
-    return first, last
+    return found
 
 
 def _hull(a: Interval | None, b: Interval) -> Interval:
@@ -181,12 +175,7 @@ def _sizes(graph: Graph, axis: int, size: int, out: list[int]) -> int:
         elif isinstance(node.op, GlobalAvgPool) and any(node.op.reach(graph.ndim)[axis]):
             n = 1
         elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
-            span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-            pads = step.before[axis] + step.after[axis]
-            if step.up:
-                n = (n - 1) * step.stride[axis] + 1 + span - pads
-            else:
-                n = (n + pads - span - 1) // step.stride[axis] + 1
+            n = step.size(axis, n)
         sizes.append(n)
         out.append(n)
     return sizes[-1]

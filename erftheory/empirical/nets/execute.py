@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from erftheory.empirical.nets import rules
 from erftheory.empirical.nets.canvas import Canvas, canvas, frame
 from erftheory.empirical.nets.draw import Params, ones_params
 from erftheory.empirical.nets.plan import Part, Plan, single
+from erftheory.empirical.nets.windows import padded, slices
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network, check_network
 from erftheory.network.endless import GlobalAvgPool
@@ -151,8 +152,8 @@ def _node(
     if mode.linear and not step.up:
         return _window_sum(x, step)
     kind = "taps" if mode.linear else rules.window(op)
-    if kind == "largest":
-        return _max_pool(x, step)
+    if isinstance(kind, rules.Over):  # reduce_window's maximum has no gradient with dilation
+        return kind.value(op, slices(padded(x, step, kind.fill), step))
     if kind == "mean":
         total = _window_sum(x, step)
         if isinstance(op, AvgPool) and not op.count_include_pad:
@@ -176,11 +177,10 @@ def _pixels(mode: Mode, key: jax.Array | None) -> rules.Pixels:
 
 def _moved(op: Any, x: jax.Array, step: Step) -> jax.Array:
     if step.up:
-        x = rules.moved(op, list, x)
+        x = rules.moved(op, x)
         ends = [(-b, -a, 0) for b, a in zip(step.before, step.after)]
         return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *ends])
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *_padding(step)])
-    return rules.moved(op, lambda: _slices(x, step), x)
+    return rules.moved(op, padded(x, step))
 
 
 def _repeat(part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array | None) -> jax.Array:
@@ -207,40 +207,25 @@ def _repeat(part: Part, weights: Any, x: jax.Array, mode: Mode, key: jax.Array |
     return x
 
 
-def _padding(step: Step) -> list[tuple[int, int, int]]:
-    """`lax.pad` of the spatial axes: zeros before, after and between."""
-    if not step.up:
-        return [(b, a, 0) for b, a in zip(step.before, step.after)]
-    span = [d * (k - 1) for d, k in zip(step.dilation, step.kernel.shape)]
-    rows = zip(span, step.before, step.after, step.stride)
-    return [(n - b, n - a, s - 1) for n, b, a, s in rows]
-
-
-def _forward(step: Step) -> Step:
-    """The sliding window of a step; up-sampling slides by one over the dilated input."""
-    return replace(step, stride=(1,) * len(step.stride)) if step.up else step
-
-
 def convolve(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
     """A step's convolution of x (channels in, *spatial); weight (out, in / groups, *kernel)."""
     ndim, kernel = x.ndim - 1, step.kernel.shape
     if step.up:
         weight = jnp.flip(weight, tuple(range(2, ndim + 2)))
+    x = padded(x, step)
     if math.prod(kernel) > _UNROLL:
         return lax.conv_general_dilated(
             x[None],
             weight,
-            _forward(step).stride,
-            [(low, high) for low, high, _ in _padding(step)],
-            lhs_dilation=step.stride if step.up else None,
+            step.sliding.stride,
+            "VALID",
             rhs_dilation=step.dilation,
             feature_group_count=groups,
             precision=lax.Precision.HIGHEST,
         )[0]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *_padding(step)])
     weight = weight.reshape(groups, -1, *weight.shape[1:])
     total = None
-    for tap, part in zip(np.ndindex(*kernel), _slices(x, _forward(step))):
+    for tap, part in zip(np.ndindex(*kernel), slices(x, step)):
         part = part.reshape(groups, -1, *part.shape[1:])
         term = jnp.einsum(
             "goi,gi...->go...", weight[(..., *tap)], part, precision=lax.Precision.HIGHEST
@@ -248,30 +233,6 @@ def convolve(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Ar
         total = term if total is None else total + term
     assert total is not None
     return total.reshape(-1, *total.shape[2:])
-
-
-def _slices(x: jax.Array, step: Step) -> list[jax.Array]:
-    """What each tap reads, in the order of the taps; `x` is padded."""
-    rows = list(zip(x.shape[1:], step.kernel.shape, step.stride, step.dilation))
-    sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows]
-    if min(sizes) < 1:
-        raise ValueError(
-            f"x: got {x.shape[1:]} pixels (padded) at a kernel of {step.kernel.shape}; takes at "
-            "least the kernel's extent"
-        )
-    out = []
-    for tap in np.ndindex(*step.kernel.shape):
-        start = [t * d for t, (_, _, _, d) in zip(tap, rows)]
-        limit = [b + s * (m - 1) + 1 for b, m, (_, _, s, _) in zip(start, sizes, rows)]
-        strides = (1, *step.stride)
-        out.append(lax.slice(x, (0, *start), (x.shape[0], *limit), strides))
-    return out
-
-
-def _max_pool(x: jax.Array, step: Step) -> jax.Array:
-    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *_padding(step)])
-    # unlike reduce_window it has a gradient with dilation and keeps NaN
-    return rules.largest(_slices(x, step))
 
 
 def _window_sum(x: jax.Array, step: Step) -> jax.Array:

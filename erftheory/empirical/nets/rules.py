@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from erftheory.empirical.nets.windows import largest, slices
 from erftheory.network.activations import CURVES, Mathematics
 from erftheory.network.endless import Along, Endless, GlobalAvgPool, Recurrent
 from erftheory.network.imported import Channels, Scale, Spatial
@@ -128,11 +129,27 @@ POINTWISE: dict[type, Callable[..., jax.Array]] = {
     Recurrent: _never,
     Along: _never,
 }
-# What slides over pixels, by what the executors do with it.
-WINDOWS: dict[type, str] = {
+
+
+@dataclass(frozen=True)
+class Over:
+    """A layer that makes each pixel of what its window reads, in every channel alike.
+
+    Attributes:
+      value: from the layer and what each tap reads (arrays of one shape, row-major order of the
+        taps) to the output of that shape, elementwise.
+      fill: what padding holds.
+    """
+
+    value: Callable[[Any, list[jax.Array]], jax.Array]
+    fill: float = 0.0
+
+
+# What slides over pixels: a function of what it reads, or what the executors do with it.
+WINDOWS: dict[type, Over | str] = {
     Conv: "weights",
     ConvTranspose: "weights",
-    MaxPool: "largest",
+    MaxPool: Over(lambda op, parts: largest(parts), -math.inf),
     AvgPool: "mean",
     GlobalAvgPool: "mean",
     Upsample: "taps",
@@ -149,8 +166,8 @@ def pointwise(op: Layer, x: jax.Array, on: Pixels) -> jax.Array:
     return _row(POINTWISE, op)(op, x, on)
 
 
-def window(op: Layer) -> str:
-    """What a layer that slides over pixels does: "weights", "largest", "mean", "taps" or "moves".
+def window(op: Layer) -> Over | str:
+    """What a layer that slides over pixels does: `Over`, "weights", "mean", "taps" or "moves".
 
     Raises:
       ValueError: a layer without a row, or one that picks pixels by their values.
@@ -175,36 +192,25 @@ def _row(table: dict[type, Any], op: Layer) -> Any:
     return table[type(op)]
 
 
-def largest(parts: list[jax.Array]) -> jax.Array:
-    """The elementwise maximum; its gradient goes to exactly one of the parts, NaN survives.
-
-    `jnp.max` compares the parts with the maximum again in its reverse pass. Where XLA computes them
-    anew there, rounded otherwise, none may be equal and the gradient is lost.
-    """
-    best = parts[0]
-    for part in parts[1:]:
-        best = jnp.where((part > best) | jnp.isnan(part), part, best)
-    return best
-
-
 def fixed_taps(op: Layer, step: Step) -> np.ndarray:
-    """The same taps in every net and channel, with their signs, shape of the kernel."""
+    """The same taps in every net and channel, with their signs, shape of the kernel; of a pool or
+    another function of a window, those of its mean."""
     kernel = step.signed or step.kernel
     taps = np.array([float(t) for t in kernel.exact]).reshape(kernel.shape)
-    return taps / math.prod(kernel.shape) if isinstance(op, AvgPool | MaxPool) else taps
+    mean = WINDOWS.get(type(op)) == "mean" or isinstance(WINDOWS.get(type(op)), Over)
+    return taps / math.prod(kernel.shape) if mean else taps
 
 
-def moved(op: Spatial, parts: Callable[[], list[jax.Array]], x: jax.Array) -> jax.Array:
+def moved(op: Any, x: jax.Array) -> jax.Array:
     """Pixels of blocks that become channels, or channels that become pixels.
 
     Args:
-      parts: what each tap reads of x, in row-major order of the taps.
-      x: shape (channels, *spatial), all outputs of it are made.
+      x: shape (channels, *spatial), padded; all outputs of it are made.
     """
     step, ndim = op.rule, x.ndim - 1
     block = math.prod(step.stride)
     if not step.up:
-        kept = [part for part, tap in zip(parts(), step.kernel.exact) if tap]
+        kept = [part for part, tap in zip(slices(x, step), step.kernel.exact) if tap]
         found = jnp.stack(kept, axis=1)
         found = found.reshape(-1, *found.shape[2:])
         if len(found) == op.channels:

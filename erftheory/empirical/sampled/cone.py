@@ -63,22 +63,19 @@ def _cone(graph: Graph, out: Window) -> Cone:
 
 
 def read_by(step: Step, out: Window, name: str = "a layer") -> Window:
-    """The input window that a step's output window reads."""
-    rows = []
-    for axis, (first, last) in enumerate(out):
-        s, p = step.stride[axis], step.before[axis]
-        span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-        if step.up:
-            low, high = -((span - p - first) // s), (last + p) // s
-        else:
-            low, high = s * first - p, s * last + span - p
-        if low > high:
-            raise ValueError(
-                f"network: got an output unit that reads nothing at {name} (kernel smaller than "
-                "the stride); takes a unit that every path reaches"
-            )
-        rows.append((low, high))
-    return tuple(rows)
+    """The input window that a step's output window reads.
+
+    Raises:
+      ValueError: along an axis it reads nothing.
+    """
+    rows = [step.reads(axis, ends) for axis, ends in enumerate(out)]
+    found = tuple(ends for ends in rows if ends is not None)
+    if len(found) < len(out):
+        raise ValueError(
+            f"network: got an output unit that reads nothing at {name} (kernel smaller than the "
+            "stride); takes a unit that every path reaches"
+        )
+    return found
 
 
 def forward(graph: Graph, source: Window) -> Cone:
@@ -98,10 +95,8 @@ def forward(graph: Graph, source: Window) -> Cone:
                 window = rows[-1].windows[-1]
             loops[index] = tuple(rows)
         elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
-            window = tuple(
-                (a + p, b + p - d * (k - 1))
-                for (a, b), p, d, k in zip(window, step.before, step.dilation, step.kernel.shape)
-            )
+            rows = (step.determined(axis, ends) for axis, ends in enumerate(window))
+            window = tuple(ends for ends in rows if ends is not None)
         found.append(window)
     return Cone(tuple(found), loops)
 

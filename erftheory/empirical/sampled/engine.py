@@ -16,10 +16,11 @@ from jax import lax
 
 from erftheory.empirical.nets import rules
 from erftheory.empirical.nets.plan import Part, Plan
+from erftheory.empirical.nets.windows import slices
 from erftheory.empirical.sampled.cone import Cone, Window, forward, inside, read_by, size_of
-from erftheory.empirical.sampled.routes import Layout, slices
+from erftheory.empirical.sampled.routes import Layout
 from erftheory.network.graph import Concat, Graph, Loop, Sum
-from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer, Step
+from erftheory.network.layers import Activation, Conv, ConvTranspose, Layer
 
 
 @dataclass(frozen=True)
@@ -144,14 +145,16 @@ class Engine:
             y = self.layout.convolve(x, ready, step, part.groups)
             if bias is not None:
                 y = y + self.layout.image(bias.reshape(*bias.shape, *(1,) * ndim))
-        elif kind == "largest" and not self.linear:
-            rows = slices(x, step.kernel.shape, step.stride, step.dilation)
-            y = rules.largest(rows)
+        elif isinstance(kind, rules.Over) and not self.linear:
+            y = kind.value(op, slices(x, step))
         elif kind == "moves":
-            y = self.layout.image(jax.vmap(partial(_moved, op))(self.layout.back(x)))
+            y = self.layout.image(jax.vmap(partial(rules.moved, op))(self.layout.back(x)))
         else:
             y = self.layout.fixed(x, rules.fixed_taps(op, step), step)
-        return _crop(y, out, _touched(step, read)) if step.up else y
+        if not step.up:
+            return y
+        touched = (step.touches(axis, ends) for axis, ends in enumerate(read))
+        return _crop(y, out, tuple(ends for ends in touched if ends is not None))
 
     def _pixels(self, keys: jax.Array, grown: Any) -> rules.Pixels:
         nets, channels = self.layout.nets, self.layout.channels
@@ -302,22 +305,6 @@ def _crop(x: jax.Array, window: Window, held: Window) -> jax.Array:
 
 def _head(x: jax.Array, window: Window) -> jax.Array:
     return x[(slice(None), *(slice(0, n) for n in size_of(window)), slice(None))]
-
-
-def _touched(step: Step, read: Window) -> Window:
-    """Outputs that an up-sampling step's input window touches."""
-    rows = zip(read, step.stride, step.before, step.dilation, step.kernel.shape)
-    return tuple((s * a - p, s * b + d * (k - 1) - p) for (a, b), s, p, d, k in rows)
-
-
-def _moved(op: Any, x: jax.Array) -> jax.Array:
-    step = op.rule
-    return rules.moved(op, lambda: _windows(x, step), x)
-
-
-def _windows(x: jax.Array, step: Step) -> list[jax.Array]:
-    rows = slices(x[..., None], step.kernel.shape, step.stride, step.dilation)
-    return [row[..., 0] for row in rows]
 
 
 def _statistics(x: jax.Array, grown: jax.Array | None) -> tuple[jax.Array, jax.Array]:

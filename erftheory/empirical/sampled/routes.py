@@ -16,7 +16,7 @@ are 1 … ndim in both. Weights come as (nets, out, in / groups, *kernel) and ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from erftheory.empirical.nets.windows import slices, spread
 from erftheory.network.layers import Step
 
 NAMES = ("map", "batched", "lanes")
@@ -78,7 +79,7 @@ class Layout:
     def convolve(self, x: jax.Array, weights: Weights, step: Step, groups: int) -> jax.Array:
         """The step's outputs that x, its whole input, determines (up-sampling: that it touches)."""
         if step.up:
-            x, step = _spread(x, step), _sliding(step)
+            x, step = spread(x, step), step.sliding
         inside = {"map": _library, "batched": _patches, "lanes": _few}[self.name]
         if not self.lanes and groups == x.shape[-1] == weights[0].shape[-1] > 1:
             inside = _depthwise
@@ -86,14 +87,10 @@ class Layout:
 
     def fixed(self, x: jax.Array, taps: np.ndarray, step: Step) -> jax.Array:
         """The same taps in every net and channel."""
-        stride = (1,) * len(step.stride) if step.up else step.stride
         if step.up:
-            low = [d * (k - 1) for k, d in zip(step.kernel.shape, step.dilation)]
-            pads = [(n, n, s - 1) for n, s in zip(low, step.stride)]
-            x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-            taps = np.flip(taps)
+            x, taps = spread(x, step), np.flip(taps)
         total = None
-        parts = slices(x, step.kernel.shape, stride, step.dilation)
+        parts = slices(x, step)
         for tap, part in zip(np.ndindex(*step.kernel.shape), parts):
             if taps[tap]:
                 term = part * jnp.asarray(taps[tap], x.dtype)
@@ -109,21 +106,6 @@ def choose(platform: str, channels: int) -> str:
     return "map" if platform == "cpu" else "batched"
 
 
-def slices(
-    x: jax.Array, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
-) -> list[jax.Array]:
-    """What each tap reads, in row-major order of the taps; the spatial axes are 1 … ndim."""
-    rows = list(zip(x.shape[1:-1], kernel, stride, dilation, strict=True))
-    sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in rows]
-    out = []
-    for tap in np.ndindex(*kernel):
-        start = [t * d for t, (_, _, _, d) in zip(tap, rows)]
-        limit = [b + s * (m - 1) + 1 for b, m, (_, _, s, _) in zip(start, sizes, rows)]
-        ends = (x.shape[0], *limit, x.shape[-1])
-        out.append(lax.slice(x, (0, *start, 0), ends, (1, *stride, 1)))
-    return out
-
-
 def _swapped(weight: jax.Array, ndim: int, groups: int) -> jax.Array:
     """Channels in and out change places within each group: (…, out, in / groups, *kernel)."""
     at = weight.ndim - ndim - 2
@@ -131,18 +113,6 @@ def _swapped(weight: jax.Array, ndim: int, groups: int) -> jax.Array:
     split = weight.reshape(*lead, groups, out // groups, inner, *kernel)
     turned = jnp.swapaxes(split, at + 1, at + 2)
     return turned.reshape(*lead, groups * inner, out // groups, *kernel)
-
-
-def _sliding(step: Step) -> Step:
-    ones = (1,) * len(step.stride)
-    return Step(step.kernel, ones, step.dilation, ones, ones)
-
-
-def _spread(x: jax.Array, step: Step) -> jax.Array:
-    """Zeros between the pixels and around them, over which a transposed window slides."""
-    span = [d * (k - 1) for k, d in zip(step.kernel.shape, step.dilation)]
-    pads = [(0, 0, 0), *((n, n, s - 1) for n, s in zip(span, step.stride)), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 4, 5))
@@ -160,7 +130,7 @@ def _rule_forward(inside, x, weight, reverse, step, groups):
 
 def _rule_backward(inside, step, groups, weights, g):
     weight, reverse = weights
-    x = inside(_spread(g, step), reverse, _sliding(step), groups)
+    x = inside(spread(g, step), reverse, replace(step, up=True).sliding, groups)
     return x, jnp.zeros_like(weight), jnp.zeros_like(reverse)
 
 
@@ -187,7 +157,7 @@ def _library(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Ar
 def _patches(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
     """(nets, *spatial, channels): patches times weights, batched over nets and groups."""
     nets, inner, out = x.shape[0], *weight.shape[-2:]
-    parts = slices(x, step.kernel.shape, step.stride, step.dilation)
+    parts = slices(x, step)
     size = parts[0].shape[1:-1]
     # order of a patch: taps, then channels, as in the weights
     grouped = [p.reshape(nets, math.prod(size), groups, inner) for p in parts]
@@ -199,7 +169,7 @@ def _patches(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Ar
 
 def _depthwise(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
     """(nets, *spatial, channels), one filter a channel: shifted multiply-adds along channels."""
-    parts = slices(x, step.kernel.shape, step.stride, step.dilation)
+    parts = slices(x, step)
     shape = (weight.shape[0], *[1] * (x.ndim - 2), groups)
     total = None
     for tap, part in zip(np.ndindex(*step.kernel.shape), parts):
@@ -212,7 +182,7 @@ def _depthwise(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.
 def _few(x: jax.Array, weight: jax.Array, step: Step, groups: int) -> jax.Array:
     """(channels, *spatial, nets): shifted multiply-adds along the nets."""
     kernel = step.kernel.shape
-    parts = slices(x, kernel, step.stride, step.dilation)
+    parts = slices(x, step)
     out, inner = weight.shape[:2]
     size, nets = parts[0].shape[1:-1], x.shape[-1]
     w = weight.reshape(groups, out // groups, inner, *kernel, nets)

@@ -89,8 +89,7 @@ def _centre(graph: Graph, axis: int, out: Fraction) -> Fraction | None:
                     return None
                 here = moved
         elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
-            span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-            here = step.stride[axis] * here - step.before[axis] + Fraction(span, 2)
+            here = step.stride[axis] * here - step.before[axis] + Fraction(step.span[axis], 2)
         for i in node.inputs:
             if found[i] not in (None, here):
                 return None

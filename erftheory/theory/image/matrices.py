@@ -34,12 +34,7 @@ def size_after(op: Layer, step: Step | None, before: Shape, mode: str) -> Shape:
         return tuple(1 if any(ways) else n for n, ways in zip(before, op.reach(len(before))))
     if mode == TORUS:
         return tuple(n * s if step.up else n // s for n, s in zip(before, step.stride))
-    found = []
-    for axis, n in enumerate(before):
-        span = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-        pads, s = step.before[axis] + step.after[axis], step.stride[axis]
-        found.append((n - 1) * s + span + 1 - pads if step.up else (n + pads - span - 1) // s + 1)
-    return tuple(found)
+    return tuple(step.size(axis, n) for axis, n in enumerate(before))
 
 
 def terms(op: Layer, step: Step | None, before: Shape, mode: str, linear: bool) -> Terms:
@@ -77,39 +72,29 @@ def _product(
     rows: list[np.ndarray], step: Step, before: Shape, mode: str, counted: bool
 ) -> tuple[Matrix, ...]:
     return tuple(
-        _axis(
-            tuple(row.tolist()), n, step.stride[a], step.dilation[a], step.before[a],
-            step.after[a], step.up, mode, counted,
-        )
+        _axis(tuple(row.tolist()), step.along(a), n, mode, counted)
         for a, (row, n) in enumerate(zip(rows, before))
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=2048)
 def _axis(
-    taps: tuple[float, ...],
-    n: int,
-    stride: int,
-    dilation: int,
-    before: int,
-    after: int,
-    up: bool,
-    mode: str,
-    counted: bool,
+    taps: tuple[float, ...], line: Step, n: int, mode: str, counted: bool
 ) -> Matrix:
-    """One axis of a layer; `counted` shares each window's mass among its taps in the image."""
+    """A step along one axis; `counted` shares each window's mass among its taps in the image."""
+    (stride,), (dilation,) = line.stride, line.dilation
+    (before,), (after,) = line.before, line.after
     if taps == (1.0,) and stride == 1 and not before and not after:
         return None
-    span = dilation * (len(taps) - 1)
-    if up:
+    if line.up:
         at = stride * np.arange(n)[:, None] + dilation * np.arange(len(taps)) - before
-        size = n * stride if mode == TORUS else (n - 1) * stride + span + 1 - before - after
+        size = n * stride if mode == TORUS else line.size(0, n)
         row, column = np.broadcast_to(np.arange(n)[:, None], at.shape), at
         if mode == TORUS:
             column = column % size
         inside = (column >= 0) & (column < size)
     else:
-        size = n // stride if mode == TORUS else (n + before + after - span - 1) // stride + 1
+        size = n // stride if mode == TORUS else line.size(0, n)
         at = stride * np.arange(size)[:, None] + dilation * np.arange(len(taps)) - before
         column = np.broadcast_to(np.arange(size)[:, None], at.shape)
         row = at % n if mode == TORUS else folded(n, before, after, mode)[at + max(before, 0)]

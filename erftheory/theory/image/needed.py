@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from erftheory.theory.image.graph import Flat, FlatNode
+from erftheory.theory.image.graph import Flat
 
 
 def reads(flat: Flat, axis: int, unit: int) -> list[tuple[int, int] | None]:
@@ -20,7 +20,7 @@ def reads(flat: Flat, axis: int, unit: int) -> list[tuple[int, int] | None]:
         node, span = flat.nodes[index], found[index]
         if span is None:
             continue
-        before = _before(node, axis, span)
+        before = span if node.step is None else node.step.reads(axis, span)
         if before is None:
             continue
         for source in node.inputs:
@@ -29,19 +29,6 @@ def reads(flat: Flat, axis: int, unit: int) -> list[tuple[int, int] | None]:
                 min(old[0], before[0]), max(old[1], before[1])
             )  # fmt: skip
     return found
-
-
-def _before(node: FlatNode, axis: int, span: tuple[int, int]) -> tuple[int, int] | None:
-    step = node.step
-    if step is None:
-        return span
-    first, last = span
-    s, b = step.stride[axis], step.before[axis]
-    reach = step.dilation[axis] * (step.kernel.shape[axis] - 1)
-    if not step.up:
-        return first * s - b, last * s - b + reach
-    low, high = -((reach - first - b) // s), (last + b) // s
-    return (low, high) if low <= high else None
 
 
 def rates(flat: Flat, axis: int) -> list[Fraction]:

@@ -228,10 +228,7 @@ class _Lowering:
             # g_in(i) = Σ_a g_out(s·i + d·a − p) v(a): steps of −(d·a − p) at the output's jump
             out = self.jumps[index]
             spacing = tuple(d * j for d, j in zip(step.dilation, out))
-            shift = tuple(
-                j * (p - d * (k - 1))
-                for j, p, d, k in zip(out, step.before, step.dilation, kernel.shape)
-            )
+            shift = tuple(j * (p - span) for j, p, span in zip(out, step.before, step.span))
             kernel = Kernel(kernel.shape, kernel.taps and tuple(reversed(kernel.taps)))
             restrict = frame if any(s > 1 for s in step.stride) else None
         else:

@@ -70,7 +70,7 @@ class PlaneLags:
             return (0,) * self.ndim, (0,) * self.ndim
         if e.taps is None:
             reach = [
-                sum(f.count * s[axis] * (k.shape[axis] - 1) for f, k, s in _plain(e))
+                sum(f.count * k.span(s)[axis] for f, k, s in _plain(e))
                 for axis in range(self.ndim)
             ]
             return e.shift, tuple(map(add, e.shift, reach))

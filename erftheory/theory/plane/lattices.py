@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd, lcm
+from operator import add
 
 import numpy as np
 
@@ -149,9 +150,7 @@ def _convolved(signal: Sparse, kernel: Kernel, spacing: Place) -> Sparse:
         values = values if share == 1 else values * share
     else:
         taps = kernel.array()
-        total = np.zeros(
-            tuple(n + r * (k - 1) for n, r, k in zip(values.shape, reach, kernel.shape))
-        )
+        total = np.zeros(tuple(map(add, values.shape, kernel.span(tuple(reach)))))
         for place in np.ndindex(*kernel.shape):
             if taps[place]:
                 spot = tuple(slice(p * r, p * r + n) for p, r, n in zip(place, reach, values.shape))

@@ -209,7 +209,7 @@ class SpectrumAlgebra(Algebra[Spectrum]):
         if plain:
             values = self._kernels(values, plain)
             for kernel, spacing, count in plain:
-                reach = (count * s * (k - 1) for k, s in zip(kernel.shape, spacing))
+                reach = (count * span for span in kernel.span(spacing))
                 shift = tuple(a + b for a, b in zip(shift, reach))
         for f in edge.factors:
             if isinstance(f.kernel, Walk):

@@ -54,7 +54,7 @@ def tables(kernels: list[tuple[Kernel, tuple[int, ...], int]], centred: bool) ->
     """Tables of (kernel, spacing, count), in order; a kernel may continue in the next table."""
     rows: list[tuple[float, tuple[int, ...], float, float]] = []
     for kernel, spacing, count in kernels:
-        span = [s * (k - 1) for k, s in zip(kernel.shape, spacing)]
+        span = kernel.span(spacing)
         taps, excess = normalised(kernel)
         for tap, place in zip(taps, positions(kernel, spacing)):
             if centred:

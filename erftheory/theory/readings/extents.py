@@ -33,10 +33,10 @@ def _grown(op, ndim: int, rates) -> tuple:
     step = op.step(ndim) if isinstance(op, Layer) else None
     if step is None:
         return (0,) * ndim
-    rows = zip(step.kernel.shape, step.dilation, step.stride, rates)
+    rows = zip(step.span, step.stride, rates)
     if step.up:
-        return tuple((max(1, (d * (k - 1) + 1) // s) - 1) * r for k, d, s, r in rows)
-    return tuple(d * (k - 1) * r for k, d, _, r in rows)
+        return tuple((max(1, (span + 1) // s) - 1) * r for span, s, r in rows)
+    return tuple(span * r for span, _, r in rows)
 
 
 def centres(graph: Graph) -> dict[int, tuple[float, ...]]:
@@ -67,8 +67,7 @@ def _spans(graph: Graph) -> dict[int, tuple[tuple[Fraction, Fraction], ...]]:
                 continue
             if step.up:
                 continue
-            rows = zip(step.kernel.shape, step.dilation, step.before)
-            grown = [(-p, d * (k - 1) - p) for k, d, p in rows]
+            grown = [(-p, span - p) for span, p in zip(step.span, step.before)]
         spans[index] = tuple(
             (a + r * low, b + r * high) for (a, b), r, (low, high) in zip(span, rates, grown)
         )

@@ -29,7 +29,7 @@ class PhaseAlgebra(Algebra[Signal]):
         return tuple((p, p) for p in position), False
 
     def kernel(self, kernel, spacing):
-        return tuple((0, s * (k - 1)) for k, s in zip(kernel.shape, spacing)), False
+        return tuple((0, span) for span in kernel.span(spacing)), False
 
     def convolve(self, a, b):
         ends = tuple((p[0] + q[0], p[1] + q[1]) for p, q in zip(a[0], b[0]))

@@ -32,7 +32,7 @@ class IntervalAlgebra(Algebra[Span]):
         return tuple((p, p) for p in position)
 
     def kernel(self, kernel, spacing):
-        return tuple((0, s * (k - 1)) for k, s in zip(kernel.shape, spacing))
+        return tuple((0, span) for span in kernel.span(spacing))
 
     def convolve(self, a, b):
         if a is None or b is None:
