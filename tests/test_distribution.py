@@ -21,7 +21,7 @@ from erftheory.network.layers import (
 from erftheory.theory.gains.forward import meanfield_gains
 from erftheory.theory.units import conditioned as seen
 from erftheory.theory.units import law as dist
-from erftheory.theory.units.quadrature import grid
+from erftheory.theory.units.quadrature import smoothed
 
 BN, RELU = BatchNorm(), Activation("relu")
 KEPT = 1 - 1 / math.pi  # variance of a rectified unit over half its second moment
@@ -177,10 +177,10 @@ def test_equal_blocks_of_several_stages_take_one_quadrature(monkeypatch):
 
     def counted(*args, **options):
         calls.append(args)
-        return grid(*args, **options)
+        return smoothed(*args, **options)
 
     for module in (seen, dist):
-        monkeypatch.setattr(module, "grid", counted)
+        monkeypatch.setattr(module, "smoothed", counted)
 
     def stage(channels, times):
         wide = Conv(3, channels=channels)

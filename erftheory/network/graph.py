@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from erftheory.network.step import Step
 
@@ -45,6 +46,7 @@ class Operation(Protocol):
         ...
 
 
+V = TypeVar("V")
 Op = Input | Sum | Concat | Loop | Operation
 SizeRule = tuple[tuple[Fraction, Fraction, Fraction], ...]
 
@@ -77,6 +79,50 @@ class Graph:
     @cached_property
     def _hash(self) -> int:  # of thousands of nodes, asked for by every table of results
         return hash((self.ndim, self.nodes))
+
+    def graphs(self) -> Iterator[Graph]:
+        """This graph and the bodies of its repetitions, theirs too, each once."""
+        yield self
+        for node in self.nodes:
+            if isinstance(node.op, Loop):
+                yield from node.op.graph.graphs()
+
+    def operations(self) -> Iterator[Any]:
+        """What is done, in order: joins and layers, those of repetitions once."""
+        for node in self.nodes:
+            if isinstance(node.op, Loop):
+                yield from node.op.graph.operations()
+            elif not isinstance(node.op, Input):
+                yield node.op
+
+    def steps(self) -> Iterator[Step]:
+        """The windows of all layers that have one, those of repetitions once."""
+        for op in self.operations():
+            if (step := step_of(op, self.ndim)) is not None:
+                yield step
+
+    def backward(
+        self, end: V, rule: Callable[[Any, V], V], join: Callable[[list[V]], V]
+    ) -> list[V]:
+        """A value for every node, from the output back.
+
+        `join` makes one of what the readers of a node ask for (also of one alone), `rule` what an
+        operation asks of its inputs, given what is asked of itself; repetitions likewise.
+        """
+        asked: list[list[V]] = [[] for _ in self.nodes]
+        asked[-1] = [end]
+        found = [end] * len(self.nodes)
+        for index in range(len(self.nodes) - 1, -1, -1):
+            found[index] = value = join(asked[index])
+            op = self.nodes[index].op
+            if isinstance(op, Loop):
+                for _ in range(op.times):
+                    value = op.graph.backward(value, rule, join)[0]
+            elif not isinstance(op, Input):
+                value = rule(op, value)
+            for source in self.nodes[index].inputs:
+                asked[source].append(value)
+        return found
 
     @cached_property
     def rates(self) -> tuple[tuple[Fraction, ...], ...]:
@@ -111,22 +157,15 @@ class Graph:
     @cached_property
     def resamples(self) -> bool:
         """True if some operation inside changes the pixel grid."""
-        return any(f != 1 for node in self.nodes[1:] for f in self._factor(node)) or any(
-            node.op.graph.resamples for node in self.nodes if isinstance(node.op, Loop)
-        )
+        return any(s > 1 for step in self.steps() for s in step.stride)
 
     @cached_property
     def reach(self) -> tuple[tuple[bool, bool], ...]:
         """For each axis whether some operation reads all pixels before, and all behind."""
         found = [(False, False)] * self.ndim
-        for node in self.nodes:
-            if isinstance(node.op, Loop):
-                ways = node.op.graph.reach
-            elif (reach := getattr(node.op, "reach", None)) is not None:  # `Endless`
-                ways = reach(self.ndim)
-            else:
-                continue
-            found = [(b or x, a or y) for (b, a), (x, y) in zip(found, ways)]
+        for op in self.operations():
+            if (reach := getattr(op, "reach", None)) is not None:  # `Endless`
+                found = [(b or x, a or y) for (b, a), (x, y) in zip(found, reach(self.ndim))]
         return tuple(found)
 
     @property

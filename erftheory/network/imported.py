@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Builder, Graph, Loop, Node, SizeRule, Sum, append
+from erftheory.network.graph import Builder, Graph, Node, SizeRule, Sum, append
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Conv, ConvTranspose, Layer, Step, Upsample
 from erftheory.network.weights import weights
@@ -93,7 +93,7 @@ class Scale(Layer):
         return Step(Kernel(one), one, one, still, still, kind="fixed", signed=sign)
 
 
-class Part(GraphNetwork):
+class ImportedPart(GraphNetwork):
     """A part of a network that was read; `idealised` as for the whole."""
 
     def __init__(self, graph: Graph, idealised: Iterable[str], axis_names: tuple[str, ...] = ()):
@@ -218,7 +218,7 @@ class ImportedNetwork(GraphNetwork):
         if node is None:
             return None
         graph: Graph = self._builder.finish(node)  # type: ignore[attr-defined]
-        return Part(graph, self._idealised(node), self.axis_names)
+        return ImportedPart(graph, self._idealised(node), self.axis_names)
 
     def endpoints(self) -> tuple[str, ...]:
         return tuple(self._marks)  # type: ignore[attr-defined]
@@ -262,9 +262,7 @@ def own_rims(graph: Graph) -> bool:
 def aligned_corners(graph: Graph) -> bool:
     """True if an interpolation's places depend on the size of its map, which the plane has not."""
     return any(
-        aligned_corners(op.graph)
-        if isinstance(op, Loop)
-        else (isinstance(op, Upsample) and op.align_corners)
+        (isinstance(op, Upsample) and op.align_corners)
         or (isinstance(op, Spatial) and op.label == ALIGNED)
-        for op in (node.op for node in graph.nodes)
+        for op in graph.operations()
     )

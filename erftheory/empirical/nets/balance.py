@@ -15,11 +15,7 @@ from erftheory.network.graph import Graph, Loop, Sum
 
 def explicit(graph: Graph) -> bool:
     """Whether any sum has a gain of its own."""
-    return any(
-        (isinstance(n.op, Sum) and n.op.gain is not None)
-        or (isinstance(n.op, Loop) and explicit(n.op.graph))
-        for n in graph.nodes
-    )
+    return any(isinstance(op, Sum) and op.gain is not None for op in graph.operations())
 
 
 def factors(

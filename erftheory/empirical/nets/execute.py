@@ -166,13 +166,13 @@ def _node(
     return spread(x)
 
 
-def _pixels(mode: Mode, key: jax.Array | None) -> rules.Pixels:
+def _pixels(mode: Mode, key: jax.Array | None) -> rules.Place:
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         axes = tuple(range(1, x.ndim))
         return x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
 
     mask = None if key is None else lambda keep, x: jax.random.bernoulli(key, keep, x.shape)
-    return rules.Pixels(0, mode.statistics, moments, mask)
+    return rules.Place(0, mode.statistics, moments, mask)
 
 
 def _moved(op: Any, x: jax.Array, step: Step) -> jax.Array:

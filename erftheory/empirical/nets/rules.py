@@ -2,7 +2,7 @@
 
 `execute` runs one net, channels first; `engine` many, in the layout of a route. What differs
 between them is where the channels lie, over what statistics are taken and how masks are drawn
-(`Pixels`); what a layer computes is said here.
+(`Place`); what a layer computes is said here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ JAX = Mathematics(jnp.where, jnp.abs, jnp.tanh, jax.scipy.special.erf, jnp.exp)
 
 
 @dataclass(frozen=True)
-class Pixels:
+class Place:
     """Where an executor keeps what layers of one pixel need.
 
     Attributes:
@@ -64,14 +64,14 @@ def activation(name: str, x: jax.Array) -> jax.Array:
     return CURVES[name].function(x, JAX)
 
 
-def _dropped(op: Dropout, x: jax.Array, on: Pixels) -> jax.Array:
+def _dropped(op: Dropout, x: jax.Array, on: Place) -> jax.Array:
     if on.mask is None or op.rate == 0:
         return x
     keep = 1 - float(op.rate)
     return jnp.where(on.mask(keep, x), x / keep, jnp.zeros((), x.dtype))
 
 
-def _normalised(op: Norm, x: jax.Array, on: Pixels) -> jax.Array:
+def _normalised(op: Norm, x: jax.Array, on: Place) -> jax.Array:
     if on.statistics == "skip":
         return x
     channels = on.channels
@@ -99,7 +99,7 @@ def _normalised(op: Norm, x: jax.Array, on: Pixels) -> jax.Array:
     return (x - mean) * lax.rsqrt(var + jnp.asarray(1e-5, x.dtype))
 
 
-def _spread(op: Channels, x: jax.Array, on: Pixels) -> jax.Array:
+def _spread(op: Channels, x: jax.Array, on: Place) -> jax.Array:
     count = x.shape[on.channels]
     if op.channels % count:
         raise ValueError(
@@ -109,7 +109,7 @@ def _spread(op: Channels, x: jax.Array, on: Pixels) -> jax.Array:
     return jnp.repeat(x, op.channels // count, on.channels)
 
 
-def _never(op: Endless, x: jax.Array, on: Pixels) -> jax.Array:
+def _never(op: Endless, x: jax.Array, on: Place) -> jax.Array:
     raise ValueError(
         f"network: got a {op.called()}, which is not executed; takes the network up to a map "
         "before it, see until(), or gradient_erf of the model itself"
@@ -157,7 +157,7 @@ WINDOWS: dict[type, Over | str] = {
 }
 
 
-def pointwise(op: Layer, x: jax.Array, on: Pixels) -> jax.Array:
+def pointwise(op: Layer, x: jax.Array, on: Place) -> jax.Array:
     """A layer of one pixel.
 
     Raises:
@@ -202,7 +202,7 @@ def fixed_taps(op: Layer, step: Step) -> np.ndarray:
 
 
 def moved(op: Any, x: jax.Array) -> jax.Array:
-    """Pixels of blocks that become channels, or channels that become pixels.
+    """Place of blocks that become channels, or channels that become pixels.
 
     Args:
       x: shape (channels, *spatial), padded; all outputs of it are made.

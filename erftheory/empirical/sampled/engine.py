@@ -156,7 +156,7 @@ class Engine:
         touched = (step.touches(axis, ends) for axis, ends in enumerate(read))
         return _crop(y, out, tuple(ends for ends in touched if ends is not None))
 
-    def _pixels(self, keys: jax.Array, grown: Any) -> rules.Pixels:
+    def _pixels(self, keys: jax.Array, grown: Any) -> rules.Place:
         nets, channels = self.layout.nets, self.layout.channels
 
         def mask(keep: float, x: jax.Array) -> jax.Array:
@@ -167,7 +167,7 @@ class Engine:
 
         # every array has an axis for each of nets and channels beside the spatial ones
         place = 0 if self.layout.lanes else -1
-        return rules.Pixels(place, self.statistics, lambda x: _statistics(x, grown), mask)
+        return rules.Place(place, self.statistics, lambda x: _statistics(x, grown), mask)
 
     def _repeat(
         self,

@@ -206,11 +206,7 @@ def _made(
 
 def _normalises(graph: Graph) -> bool:
     """True if some statistics are those of pixels."""
-    return any(
-        isinstance(n.op, BatchNorm | InstanceNorm | GroupNorm)
-        or (isinstance(n.op, Loop) and _normalises(n.op.graph))
-        for n in graph.nodes
-    )
+    return any(isinstance(op, BatchNorm | InstanceNorm | GroupNorm) for op in graph.operations())
 
 
 def _pieces(made: Plan, cone: Cone, graph: Graph) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
-from erftheory.network.graph import Graph, Loop
-from erftheory.network.layers import Layer, Step
+from erftheory.network.graph import Graph, step_of
+from erftheory.network.step import Step
 
 Image = tuple[tuple[int, ...], tuple[int, ...]]  # order of the axes, axes to reverse afterwards
 
@@ -22,7 +23,7 @@ Image = tuple[tuple[int, ...], tuple[int, ...]]  # order of the axes, axes to re
 @lru_cache(maxsize=64)
 def images(graph: Graph) -> tuple[Image, ...]:
     """The images of a map under all symmetries of the net's law, itself first."""
-    steps = _steps(graph)
+    steps = list(graph.steps())
     axes = range(graph.ndim)
     flips = [a for a in axes if all(map(lambda s, a=a: _even(s, a), steps)) and _centred(graph, a)]
     orders = [
@@ -47,16 +48,6 @@ def symmetrised(square: np.ndarray, found: tuple[Image, ...]) -> np.ndarray:
     return total / len(found)
 
 
-def _steps(graph: Graph) -> list[Step]:
-    found: list[Step] = []
-    for node in graph.nodes:
-        if isinstance(node.op, Loop):
-            found += _steps(node.op.graph)
-        elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
-            found.append(step)
-    return found
-
-
 def _even(step: Step, axis: int) -> bool:
     taps = np.array(step.kernel.exact, dtype=object).reshape(step.kernel.shape)
     # the phase of an up-sampled unit is not symmetric in general
@@ -72,26 +63,25 @@ def _exchangeable(step: Step, order: tuple[int, ...]) -> bool:
 
 
 def _centred(graph: Graph, axis: int) -> bool:
-    return _centre(graph, axis, Fraction(0)) is not None
+    """True if all paths keep one centre, at every node."""
+
+    def before(op: Any, centre: Fraction) -> Fraction:
+        step = step_of(op, graph.ndim)
+        if step is None:
+            return centre
+        return step.stride[axis] * centre - step.before[axis] + Fraction(step.span[axis], 2)
+
+    def one(centres: list[Fraction]) -> Fraction:
+        if len(set(centres)) > 1:
+            raise _Apart
+        return centres[0]
+
+    try:
+        graph.backward(Fraction(0), before, one)
+    except _Apart:
+        return False
+    return True
 
 
-def _centre(graph: Graph, axis: int, out: Fraction) -> Fraction | None:
-    """Centre of what the output pixel at `out` reads, None if paths disagree anywhere."""
-    found: list[Fraction | None] = [None] * len(graph.nodes)
-    found[-1] = out
-    for index in range(len(graph.nodes) - 1, 0, -1):
-        node, here = graph.nodes[index], found[index]
-        assert here is not None  # every node leads to the output
-        if isinstance(node.op, Loop):
-            for _ in range(node.op.times):
-                moved = _centre(node.op.graph, axis, here)
-                if moved is None:
-                    return None
-                here = moved
-        elif isinstance(node.op, Layer) and (step := node.op.step(graph.ndim)) is not None:
-            here = step.stride[axis] * here - step.before[axis] + Fraction(step.span[axis], 2)
-        for i in node.inputs:
-            if found[i] not in (None, here):
-                return None
-            found[i] = here
-    return found[0]
+class _Apart(Exception):
+    """Paths whose centres differ."""

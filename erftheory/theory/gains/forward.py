@@ -42,7 +42,7 @@ from erftheory.theory.lowering.branches import meeting
 from erftheory.theory.lowering.lowering import through
 from erftheory.theory.units import law as dist
 from erftheory.theory.units.conditioned import Flow, Row, correlated, flow, reached, summed
-from erftheory.theory.units.law import Group, Law
+from erftheory.theory.units.law import Group, UnitLaw
 from erftheory.theory.units.sums import Shares
 from erftheory.theory.units.unit_laws import keeping
 from erftheory.theory.walk.links import Gains, Link, Power
@@ -143,7 +143,7 @@ class _Pass:
     counted: dict[tuple, list[int]] = field(default_factory=dict)  # widths, by graph and ends
     known: dict[tuple, _Step] = field(default_factory=dict)  # steps, by node and groups read
     # by laws added and shares of power: the stages of a net repeat one block at several widths
-    sums: dict[tuple, tuple[Law, list[Law] | None]] = field(default_factory=dict)
+    sums: dict[tuple, tuple[UnitLaw, list[UnitLaw] | None]] = field(default_factory=dict)
 
     def widths(self, graph: Graph, source: int, target: int | None) -> list[int]:
         key = id(graph), source, target  # the graphs outlive the pass; their hash takes long
@@ -168,7 +168,7 @@ class _Pass:
         states: list[list[Group]] = []
         highest = max(reach or [1.0]) or 1.0
         reaches = [[r / highest for r in reach] if reach else [1.0] * len(source)]
-        parts: dict[tuple[int, int], list[Law]] = {}  # of a sum's group, as its inputs see it
+        parts: dict[tuple[int, int], list[UnitLaw]] = {}  # of a sum's group, as its inputs see it
         shared = Shares(graph, states, {}, partial(through, graph, power))
 
         def arrived(index: int, flows: list[Flow]) -> list[float]:
@@ -273,7 +273,7 @@ class _Pass:
         states: list[list[Group]],
         listed: list[Gains],
         reaches: list[list[float]],
-        parts: dict[tuple[int, int], list[Law]],
+        parts: dict[tuple[int, int], list[UnitLaw]],
         shared: Shares,
     ) -> tuple[list[Group], list]:
         node = graph.nodes[index]

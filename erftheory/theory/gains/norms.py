@@ -27,7 +27,7 @@ from erftheory.network.layers import GroupNorm, LayerNorm, RMSNorm
 from erftheory.theory.gains.transport import mean
 from erftheory.theory.units import law as dist
 from erftheory.theory.units.conditioned import Row
-from erftheory.theory.units.law import Group, Law
+from erftheory.theory.units.law import Group, UnitLaw
 from erftheory.theory.units.quadrature import Points, binned, class_means, merged
 from erftheory.theory.walk.weights import Weight, root, to_float
 
@@ -105,7 +105,7 @@ def _inverse(op: object, variance: Weight) -> Weight:
     return 1 / (to_float(variance) if isinstance(variance, float) else Fraction(variance))
 
 
-def standardised(law: Law, shift: float, variance: Weight) -> Law:
+def standardised(law: UnitLaw, shift: float, variance: Weight) -> UnitLaw:
     """The unit less `shift`, divided by √`variance`: the same two numbers for all channels."""
     gain = _inverse("LayerNorm", variance)
     if not shift:
@@ -126,11 +126,11 @@ def standardised(law: Law, shift: float, variance: Weight) -> Law:
     return dist.scaled(less, gain)
 
 
-def _less(law: Law, shift: float) -> Law:
+def _less(law: UnitLaw, shift: float) -> UnitLaw:
     return standardised(replace(law, view=None), shift, 1)
 
 
-def _grouped(law: Law, size: int) -> tuple[Law, Weight]:
+def _grouped(law: UnitLaw, size: int) -> tuple[UnitLaw, Weight]:
     """A law whose groups of `size` channels are normalised, and the power gain of a gradient."""
     if size == 1:
         return dist.normalised(law), _inverse("GroupNorm", law.variance)
@@ -152,7 +152,7 @@ def _grouped(law: Law, size: int) -> tuple[Law, Weight]:
         rows = np.einsum("kl,kn->kln", np.eye(len(means)), probs)
         return merged(*binned(flat.ravel(), rows.reshape(len(means), -1)))
 
-    out = Law(
+    out = UnitLaw(
         1, level, 0.0, law.within * gain, law.between * level / spread, law.symmetric, make, None,
         law.gates,
     )  # fmt: skip
@@ -170,7 +170,7 @@ def _mean_inverse(inside: float, spread: float, size: int) -> float:
     return float(weights @ (1 / (inside + 2 * spread * nodes / size)) / weights.sum())
 
 
-def _joint(pieces: list[Group], size: int) -> list[tuple[Law, Weight]]:
+def _joint(pieces: list[Group], size: int) -> list[tuple[UnitLaw, Weight]]:
     """One group of channels that have several laws."""
     shift = to_float(mean([(n, law.mean) for n, law in pieces]))
     spread = [max(to_float(law.level) - law.mean**2, 0.0) for _, law in pieces]

@@ -31,7 +31,7 @@ class Unreached(ValueError):
 
 
 @dataclass
-class Signal:
+class Maps:
     """A batch of maps, divided by the mass on the plane: lines an axis (units, n), or one array.
 
     Attributes:
@@ -61,7 +61,7 @@ class Signal:
         return found
 
 
-def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Signal:
+def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Maps:
     """Maps of a batch of units, pulled back from the last node to the input."""
     seeds = tuple(np.zeros((len(units), n)) for n in flat.shape)
     for a, line in enumerate(seeds):
@@ -71,11 +71,11 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
     for found in arriving.values():
         for edge in found:
             left[edge.reader] = left.get(edge.reader, 0) + 1
-    known: dict[Any, Signal] = {}
+    known: dict[Any, Maps] = {}
     missing = False
-    moved: dict[Any, Signal | None] = {}
+    moved: dict[Any, Maps | None] = {}
     for port in flat.moments.order:
-        parts: list[Signal] = [Signal(seeds, True)] if port in outputs else []
+        parts: list[Maps] = [Maps(seeds, True)] if port in outputs else []
         for edge in arriving.get(port, []):
             if edge.reader not in known or not edge.gain:
                 missing = missing or bool(edge.gain)
@@ -103,15 +103,15 @@ def pull(flat: Flat, units: list[tuple[int, ...]], absolute: bool = False) -> Si
     return replace(_added(parts), missing=missing)
 
 
-def _gained(signal: Signal, gain: float) -> Signal:
+def _gained(signal: Maps, gain: float) -> Maps:
     parts = signal.parts
     if gain < 0:  # of a product of gradients of opposite signs
         parts = (-parts[0], *parts[1:])
     mass = signal.mass + math.log(abs(gain))
-    return Signal(parts, signal.product, signal.scale, mass, signal.rounds, signal.least)
+    return Maps(parts, signal.product, signal.scale, mass, signal.rounds, signal.least)
 
 
-def _moved(signal: Signal, terms: layers.Terms, absolute: bool) -> Signal:
+def _moved(signal: Maps, terms: layers.Terms, absolute: bool) -> Maps:
     """A signal behind a layer, seen from its input."""
     if all(m is None for _, axes in terms for m in axes) and len(terms) == 1 and terms[0][0] == 1:
         return signal
@@ -130,16 +130,16 @@ def _moved(signal: Signal, terms: layers.Terms, absolute: bool) -> Signal:
         parts = tuple(line if m is None else (m @ line.T).T for line, m in zip(signal.parts, axes))
         if weight != 1:
             parts = (parts[0] * weight, *parts[1:])
-        return _settled(Signal(parts, True, signal.scale, signal.mass, rounds, least))
+        return _settled(Maps(parts, True, signal.scale, signal.mass, rounds, least))
     total: Any = 0.0
     array = signal.full()
     for weight, axes in terms:
         found = layers.pulled(array, axes)
         total = total + (found if weight == 1 else weight * found)
-    return _settled(Signal((total,), False, signal.scale, signal.mass, rounds, least))
+    return _settled(Maps((total,), False, signal.scale, signal.mass, rounds, least))
 
 
-def _settled(signal: Signal) -> Signal:
+def _settled(signal: Maps) -> Maps:
     """Keep the largest weight within reach of floats: small images lose a share a layer."""
     parts, scale = list(signal.parts), signal.scale
     for i, part in enumerate(parts):
@@ -150,7 +150,7 @@ def _settled(signal: Signal) -> Signal:
     return signal
 
 
-def _added(parts: list[Signal]) -> Signal:
+def _added(parts: list[Maps]) -> Maps:
     """Signals that meet, weighted by their masses on the plane."""
     if len(parts) == 1:
         return parts[0]
@@ -164,11 +164,11 @@ def _added(parts: list[Signal]) -> Signal:
     first = parts[0]
     weights = [s * math.exp(p.scale - scale) for p, s in zip(parts, shares)]
     if all(part.parts is first.parts for part in parts):
-        return Signal(first.parts, first.product, scale, mass, rounds, least)
+        return Maps(first.parts, first.product, scale, mass, rounds, least)
     total: Any = 0.0
     for part, weight in zip(parts, weights):
         total = total + weight * part.full()
-    return _settled(Signal((total,), False, scale, mass, rounds, least))
+    return _settled(Maps((total,), False, scale, mass, rounds, least))
 
 
 def _least(matrix: layers.Matrix) -> float:

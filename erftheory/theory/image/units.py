@@ -25,7 +25,7 @@ from erftheory.network.initialisation import Init, check_init
 from erftheory.theory.gains.between import between
 from erftheory.theory.image import matrices as layers
 from erftheory.theory.image.graph import Flat, flatten
-from erftheory.theory.image.pull import Cancelled, Signal, Unreached, pull
+from erftheory.theory.image.pull import Cancelled, Maps, Unreached, pull
 from erftheory.theory.lowering.squares import CORRELATED
 from erftheory.theory.readings.idealised import idealised, marked
 from erftheory.theory.readings.receptive_field import receptive_field
@@ -167,11 +167,11 @@ class _Grid:
 
     def _record(
         self,
-        found: Signal,
+        found: Maps,
         i: int,
         unit: tuple[int, ...],
         plane: _Mass | None,
-        beside: Signal | None,
+        beside: Maps | None,
     ) -> ERF:
         parts = [part[i] for part in found.parts]
         total = math.prod(float(part.sum()) for part in parts)
@@ -202,7 +202,7 @@ class _Grid:
         )
 
     def _error(
-        self, found: Signal, parts: list[np.ndarray], i: int, total: float, beside: Signal | None
+        self, found: Maps, parts: list[np.ndarray], i: int, total: float, beside: Maps | None
     ) -> tuple[ErrorBound, bool]:
         """The bound, and whether zeros are holes and not underflow."""
         bound = EPS * found.rounds * (0.5 if self.root else 1.0)
@@ -221,7 +221,7 @@ class _Grid:
             return ErrorBound("relative", bound, "every pixel"), True
         return ErrorBound("rounding", bound + 1e-270, "sum over pixels"), False
 
-    def _plane(self, units: list[tuple[int, ...]], found: Signal) -> list[_Mass | None]:
+    def _plane(self, units: list[tuple[int, ...]], found: Maps) -> list[_Mass | None]:
         """Each unit's mass on the unbounded plane over e^mass, which the map that was found on the
         image was divided by, as log and sign; None where it is not known."""
         mass = found.mass

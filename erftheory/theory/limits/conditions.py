@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from erftheory.network.base import Network
-from erftheory.network.graph import Graph, Loop, Sum
+from erftheory.network.graph import Graph, Sum
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import AvgPool, MaxPool
 from erftheory.theory.gains.prepare import prepare
@@ -175,12 +175,10 @@ def _gates(network: Network) -> Condition:
 
 
 def _kinds(graph: Graph) -> Iterator[str]:
-    for node in graph.nodes:
-        if isinstance(node.op, Loop):
-            yield from _kinds(node.op.graph)
-        elif isinstance(node.op, AvgPool):
+    for op in graph.operations():
+        if isinstance(op, AvgPool):
             yield "average pooling"
-        elif isinstance(node.op, MaxPool):
+        elif isinstance(op, MaxPool):
             yield "max pooling"
-        elif isinstance(node.op, Sum):
+        elif isinstance(op, Sum):
             yield "sums with a skip"

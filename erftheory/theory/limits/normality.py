@@ -16,7 +16,7 @@ from erftheory.network.base import Network
 from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.gains.prepare import prepare
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Factor, Walk
 from erftheory.theory.walk.weights import Weight
 
@@ -28,10 +28,10 @@ _CELLS = 2**17  # of the sum up to there
 _RATIO = 1.02  # of neighbouring frequencies beyond it, and
 _HIDDEN = 0.02  # the change of |V|² of a step within a cell
 
-Law = dict[int, Fraction]
+Masses = dict[int, Fraction]
 
 
-class LawAlgebra(Algebra[Law]):
+class MassAlgebra(ConvolutionAlgebra[Masses]):
     """One axis: the exact law of a step, offsets and weights of sum 1."""
 
     def unit(self, position):
@@ -46,15 +46,15 @@ class LawAlgebra(Algebra[Law]):
             raise ValueError(
                 f"network: got a block of over {LARGEST_STEP} paths; takes chains of smaller blocks"
             )
-        law: Law = {}
+        law: Masses = {}
         for s, p in a.items():
             for t, q in b.items():
                 law[s + t] = law.get(s + t, Fraction(0)) + p * q
         return law
 
-    def mix(self, parts: list[tuple[Weight, Law]]):
+    def mix(self, parts: list[tuple[Weight, Masses]]):
         total = sum((Fraction(w) for w, _ in parts), Fraction(0))
-        law: Law = {}
+        law: Masses = {}
         for weight, part in parts:
             for t, p in part.items():
                 law[t] = law.get(t, Fraction(0)) + Fraction(weight) / total * p
@@ -62,7 +62,7 @@ class LawAlgebra(Algebra[Law]):
 
 
 @dataclass(frozen=True)
-class Step:
+class WalkStep:
     """`count` equal independent steps of one axis, about their mean.
 
     Attributes:
@@ -111,11 +111,11 @@ def local_limit_bound(network: Network, init: Init | None = "he") -> tuple[float
     return tuple(_local_limit(steps) for steps in _axes(network, init))
 
 
-def _axes(network: Network, init: Init | None) -> list[list[Step]]:
+def _axes(network: Network, init: Init | None) -> list[list[WalkStep]]:
     walk = prepare(network, "variance", init)
     if walk.restricted:
         raise ValueError("network: got up-sampling, whose steps depend on the place; takes none")
-    known: dict[Walk, list[Step]] = {}
+    known: dict[Walk, list[WalkStep]] = {}
     lines = [walk.axis(axis) for axis in range(walk.ndim)]
     for line in lines:
         if line not in known:
@@ -125,10 +125,10 @@ def _axes(network: Network, init: Init | None) -> list[list[Step]]:
     return [known[line] for line in lines]
 
 
-def _laws(walk: Walk) -> list[tuple[Law, int]]:
+def _laws(walk: Walk) -> list[tuple[Masses, int]]:
     """The independent steps of a walk whose vertices follow each other."""
     counts: dict[Kernel | Walk | tuple, list] = {}
-    algebra = LawAlgebra()
+    algebra = MassAlgebra()
     for v, edges in enumerate(walk.vertices[1:]):
         if any(edge.source != v for edge in edges):
             raise ValueError(
@@ -145,30 +145,30 @@ def _laws(walk: Walk) -> list[tuple[Law, int]]:
     return [(law, count) for law, count in counts.values()]
 
 
-def _law_of(factor: Factor) -> Law:
-    algebra = LawAlgebra()
+def _law_of(factor: Factor) -> Masses:
+    algebra = MassAlgebra()
     if isinstance(factor.kernel, Walk):
         return algebra.fold(factor.kernel)
     return algebra.kernel(factor.kernel, factor.spacing)
 
 
-def _step(law: Law, count: int) -> Step:
+def _step(law: Masses, count: int) -> WalkStep:
     mean = sum((t * p for t, p in law.items()), Fraction(0))
     places = np.array([float(t - mean) for t in law])
     weights = np.array([float(p) for p in law.values()])
     variance = float(sum((p * (t - mean) ** 2 for t, p in law.items()), Fraction(0)))
     third = float(sum((p * abs(t - mean) ** 3 for t, p in law.items()), Fraction(0)))
-    return Step(places, weights, count, variance, third)
+    return WalkStep(places, weights, count, variance, third)
 
 
-def _berry_esseen(steps: list[Step]) -> float:
+def _berry_esseen(steps: list[WalkStep]) -> float:
     constant = IDENTICAL if len(steps) == 1 else UNEQUAL
     third = sum(step.count * step.third for step in steps)
     variance = sum(step.count * step.variance for step in steps)
     return min(1.0, constant * third / variance**1.5)
 
 
-def _local_limit(steps: list[Step]) -> float:
+def _local_limit(steps: list[WalkStep]) -> float:
     std = math.sqrt(sum(step.count * step.variance for step in steps))
     period = math.pi / _span(steps)
     end = min(_NEAR, period * std)
@@ -181,7 +181,7 @@ def _local_limit(steps: list[Step]) -> float:
     return (near + beyond + gaussian) / math.pi
 
 
-def _span(steps: list[Step]) -> float:
+def _span(steps: list[WalkStep]) -> float:
     """The distance of lattice points: the common divisor of the steps' own differences."""
     gaps: list[int] = []
     for step in steps:
@@ -189,7 +189,7 @@ def _span(steps: list[Step]) -> float:
     return float(math.gcd(*gaps))
 
 
-def _transform(steps: list[Step], theta: np.ndarray) -> np.ndarray:
+def _transform(steps: list[WalkStep], theta: np.ndarray) -> np.ndarray:
     """V at frequencies θ per pixel; powers through logs lose digits that no bound needs."""
     log, angle = np.zeros(len(theta)), np.zeros(len(theta))
     for step in steps:
@@ -203,7 +203,7 @@ def _transform(steps: list[Step], theta: np.ndarray) -> np.ndarray:
     return np.exp(log) * np.exp(1j * angle)
 
 
-def _far(steps: list[Step], begin: float, end: float) -> float:
+def _far(steps: list[WalkStep], begin: float, end: float) -> float:
     """A bound for ∫ |V(θ)| dθ from `begin` to `end`, per pixel."""
     if begin >= end:
         return 0.0
@@ -230,7 +230,7 @@ def _far(steps: list[Step], begin: float, end: float) -> float:
     return float(np.exp(log) @ width)
 
 
-def _differences(step: Step) -> tuple[np.ndarray, np.ndarray]:
+def _differences(step: WalkStep) -> tuple[np.ndarray, np.ndarray]:
     """X − X′ of two copies of a step where it is positive: values and probabilities."""
     gaps = np.rint(step.places[:, None] - step.places).astype(np.int64)
     shares = step.weights[:, None] * step.weights

@@ -16,7 +16,7 @@ import numpy as np
 from erftheory.theory.plane.axis import Marginal
 from erftheory.theory.plane.generating import GeneratingAlgebra, Tilted, taps
 from erftheory.theory.readings.cumulants import cumulants_of, raw_moments
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 
 ORDER = 6  # the highest derivative of K
 _EXACT = 1e-11  # deviations between a tilted mean and its pixel: log p is off by λ₃ times that
@@ -31,7 +31,7 @@ class TiltedCumulants:
     higher: tuple[Any, ...]
 
 
-class TiltedCumulantAlgebra(Algebra[TiltedCumulants]):
+class TiltedCumulantAlgebra(ConvolutionAlgebra[TiltedCumulants]):
     """K and its derivatives up to `ORDER`, one axis, weights ≥ 0, no up-sampling.
 
     `theta` (tilts,) per lattice point.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from erftheory.network.endless import Endless
-from erftheory.network.graph import Concat, Graph, Loop, Sum
+from erftheory.network.graph import Concat, Graph, Loop, Sum, step_of
 from erftheory.network.imported import Channels
-from erftheory.network.layers import AvgPool, Layer, MaxPool, Upsample
+from erftheory.network.layers import AvgPool, MaxPool, Upsample
 
 
 def repeats_fixed(graph: Graph) -> bool:
@@ -23,35 +23,27 @@ def fixed_layers(graph: Graph) -> int:
     for node in graph.nodes:
         if isinstance(node.op, Loop):
             found += node.op.times * fixed_layers(node.op.graph)
-        elif isinstance(node.op, Layer):
-            step = node.op.step(graph.ndim)
+        else:
+            step = step_of(node.op, graph.ndim)
             found += step is not None and step.kind == "fixed" and not step.kernel.trivial
     return found
 
 
 def meets(graph: Graph) -> bool:
     """True if branches meet somewhere, so that their gains matter."""
-    return any(
-        isinstance(node.op, (Sum, Concat)) or (isinstance(node.op, Loop) and meets(node.op.graph))
-        for node in graph.nodes
-    )
+    return any(isinstance(op, Sum | Concat) for op in graph.operations())
 
 
 def coheres(graph: Graph) -> bool:
     """True if paths without random weights meet again in a sum, so that amplitudes add."""
-    return bool(meeting(graph)) or any(
-        isinstance(node.op, Loop) and coheres(node.op.graph) for node in graph.nodes
-    )
+    return any(meeting(part) for part in graph.graphs())
 
 
 def rescales(graph: Graph) -> bool:
     """True if a layer shares the mass of what it reads among the pixels that the image has."""
-    for node in graph.nodes:
-        op = node.op
-        if isinstance(op, Loop) and rescales(op.graph):
-            return True
+    for op in graph.operations():
         inside = isinstance(op, MaxPool) or isinstance(op, AvgPool) and not op.count_include_pad
-        step = op.step(graph.ndim) if isinstance(op, Layer) else None
+        step = step_of(op, graph.ndim)
         if inside and step is not None and any((*step.before, *step.after)):
             return True
         if isinstance(op, Upsample) and op.mode == "bilinear":  # positions beyond stay on the rim
@@ -79,7 +71,7 @@ def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
         if isinstance(node.op, Loop):
             ends = not _weightless(node.op.graph)[1]
         else:
-            step = node.op.step(graph.ndim) if isinstance(node.op, Layer) else None
+            step = step_of(node.op, graph.ndim)
             ends = step is not None and step.kind == "random"
             ends = ends or isinstance(node.op, Endless | Channels)
         own = 0

@@ -13,7 +13,7 @@ from erftheory.theory.plane.convolution import log_convolved, work
 from erftheory.theory.plane.tilted import Line, Survey
 from erftheory.theory.readings.lattice import has_gaps, holes
 from erftheory.theory.readings.receptive_field import IntervalAlgebra
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Edge, Factor, Walk
 
 CERTIFIED = 8e-11  # relative; points with a larger bound are computed by direct convolution
@@ -30,7 +30,7 @@ class ReachAlgebra(IntervalAlgebra):
         return ((held[0] * spacing[0], held[-1] * spacing[0]),)
 
 
-class SpanAlgebra(Algebra[tuple[int, int]]):
+class SpanAlgebra(ConvolutionAlgebra[tuple[int, int]]):
     """One axis: a point with a path, and the greatest common divisor of the way to all others."""
 
     def unit(self, position):

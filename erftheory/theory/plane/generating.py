@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.network.kernel import Kernel
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.weights import Weight
 
 
@@ -42,7 +42,7 @@ class Tilted:
     blur: Any
 
 
-class GeneratingAlgebra(Algebra[Tilted]):
+class GeneratingAlgebra(ConvolutionAlgebra[Tilted]):
     """One axis, weights ≥ 0, no up-sampling; `theta` (T,) per lattice point."""
 
     def __init__(self, theta: np.ndarray):

@@ -22,7 +22,7 @@ from scipy import fft
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.plane.generating import GeneratingAlgebra, Tilted, taps
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 EPS = float(np.finfo(np.float64).eps)
@@ -47,7 +47,7 @@ class LogSpectrum:
     error: np.ndarray
 
 
-class LogSpectrumAlgebra(Algebra[LogSpectrum]):
+class LogSpectrumAlgebra(ConvolutionAlgebra[LogSpectrum]):
     """One axis under T tilts, at pairs (tilt, frequency) given as arrays `which`, `omega`."""
 
     def __init__(self, theta: np.ndarray, which: np.ndarray, omega: np.ndarray):

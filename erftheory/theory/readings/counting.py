@@ -16,7 +16,7 @@ import numpy as np
 from erftheory.network.base import Network
 from erftheory.theory.lowering.lowering import build
 from erftheory.theory.readings.receptive_field import extent
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 
@@ -28,7 +28,7 @@ def _flint() -> Any:
     return flint
 
 
-class CountingAlgebra(Algebra[tuple[Any, tuple[int, ...]]]):
+class CountingAlgebra(ConvolutionAlgebra[tuple[Any, tuple[int, ...]]]):
     """A signal is (polynomial, offset): the coefficient at Σ (t − offset)·place is its weight at t.
 
     `width` must exceed the extent of every signal on the way, so that places never overlap.

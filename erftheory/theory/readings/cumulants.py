@@ -20,14 +20,14 @@ from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.readings.phased import phased_moments
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 Series = tuple[Fraction, tuple[Fraction, ...]]  # mass, κ₁ … κ_r
 _FLOAT_SUM = 1e-12  # float weights whose sum is that near to 1 are meant to sum to 1
 
 
-class CumulantAlgebra(Algebra[Series]):
+class CumulantAlgebra(ConvolutionAlgebra[Series]):
     """One axis, no up-sampling: mass and cumulants up to `order`, exact."""
 
     def __init__(self, order: int):

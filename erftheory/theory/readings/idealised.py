@@ -43,11 +43,9 @@ def marked(error: ErrorBound, why: str) -> ErrorBound:
 def _bends(graph: Graph) -> bool:
     """True if gains depend on the laws of units: activations, norms, largest pixels."""
     return any(
-        _bends(node.op.graph) if isinstance(node.op, Loop)
-        else isinstance(node.op, Norm | MaxPool)
-        or isinstance(node.op, Activation) and node.op.name != "linear"
-        for node in graph.nodes
-    )  # fmt: skip
+        isinstance(op, Norm | MaxPool) or isinstance(op, Activation) and op.name != "linear"
+        for op in graph.operations()
+    )
 
 
 def _of(graph: Graph) -> list[str]:

@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 from erftheory.theory.readings.receptive_field import extent
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 
-class SupportAlgebra(Algebra[tuple[int, tuple[int, ...]]]):
+class SupportAlgebra(ConvolutionAlgebra[tuple[int, tuple[int, ...]]]):
     """A signal is (bits, offset); several axes are packed row by row as in `counting`."""
 
     def __init__(self, width: tuple[int, ...]):

@@ -16,14 +16,14 @@ from erftheory.theory.gains.between import between
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.readings.phased import phased_moments
 from erftheory.theory.readings.spacing import Spacing, parse_spacing
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 # Σ g(t)·t^r for r = 0 … 4 as numerators over one denominator: a gcd only where it pays
 Raw = tuple[tuple[int, ...], int]
 
 
-class MomentAlgebra(Algebra[Raw]):
+class MomentAlgebra(ConvolutionAlgebra[Raw]):
     """One axis: raw moments convolve by the binomial theorem and add where branches meet."""
 
     def unit(self, position):

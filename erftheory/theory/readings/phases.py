@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 Ends = tuple[tuple[Any, Any], ...]  # (first, last) an axis: ints, or arrays over phases
-Signal = tuple[Ends, Any]  # ends, and where the signal is empty: False, or an array over phases
+PhaseEnds = tuple[Ends, Any]  # ends, and where the signal is empty: False, or an array over phases
 
 
-class PhaseAlgebra(Algebra[Signal]):
+class PhaseAlgebra(ConvolutionAlgebra[PhaseEnds]):
     """`IntervalAlgebra` for many units at once; `uneven` says where branches' centres differ."""
 
     def __init__(self) -> None:

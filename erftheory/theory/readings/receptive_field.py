@@ -15,13 +15,13 @@ from erftheory.theory.lowering.lowering import build
 from erftheory.theory.lowering.unbounded import unbounded
 from erftheory.theory.readings.phases import PhaseSpans, phase_spans
 from erftheory.theory.readings.spacing import Spacing, parse_spacing
-from erftheory.theory.walk.algebra import Algebra
+from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
 Span = tuple[tuple[int, int], ...] | None  # (first, last) an axis; None is the empty signal
 
 
-class IntervalAlgebra(Algebra[Span]):
+class IntervalAlgebra(ConvolutionAlgebra[Span]):
     """Extents add under convolution and unite where branches meet."""
 
     def __init__(self, restricting: bool = True):

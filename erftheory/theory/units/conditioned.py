@@ -21,14 +21,14 @@ from erftheory.network.activations import CURVES
 from erftheory.theory.units import max_pool as largest
 from erftheory.theory.units.law import (
     Group,
-    Law,
+    UnitLaw,
     activated,
     add,
     discrete,
     gate,
     viewed,
 )
-from erftheory.theory.units.quadrature import Points, binned, grid, merged, resolved
+from erftheory.theory.units.quadrature import Points, binned, merged, resolved, smoothed
 from erftheory.theory.walk.links import Gains, Link
 from erftheory.theory.walk.weights import Weight, to_float
 
@@ -38,7 +38,7 @@ Flow = tuple[int, int, int, float]  # input, source, target, share of the power
 
 
 @lru_cache(maxsize=256)
-def behind(law: Law, name: str, out: Law) -> Law:
+def behind(law: UnitLaw, name: str, out: UnitLaw) -> UnitLaw:
     """`out`, the law behind an activation of `law`, with what power sees of it."""
     if name == "linear":
         return out
@@ -53,30 +53,30 @@ def behind(law: Law, name: str, out: Law) -> Law:
 class _Both:
     """`out`, the law behind a ReLU of `law`, and what power sees there, of one quadrature."""
 
-    law: Law
-    out: Law
+    law: UnitLaw
+    out: UnitLaw
 
     @cached_property
-    def laws(self) -> tuple[Points, Law]:
+    def laws(self) -> tuple[Points, UnitLaw]:
         """Points of `out`, and the law that power sees."""
         law, seen = self.law, self.law.seen
         (nodes, _), (others, row) = law.points, seen.points
         if others is not nodes or seen.within != law.within or not resolved(nodes, law.within):
             return self.out.points, _passed(seen, "relu")
-        places, rows = grid(law.points, law.within, 0.0, (0.0,), 1, True, row.sum(0))
+        places, rows = smoothed(law.points, law.within, 0.0, (0.0,), 1, True, row.sum(0))
         values, passed = np.maximum(places, 0.0), rows[-1:] * (places > 0)
         if not passed.any():
             return self.out.points, seen
         return merged(values, rows[:-1]), _of(values, passed / passed.sum(), 0.0)
 
 
-def _passed(law: Law, name: str) -> Law:
+def _passed(law: UnitLaw, name: str) -> UnitLaw:
     """φ(u) where u, of law `law`, is weighted by φ′(u)²."""
     curve = CURVES[name]
     nodes, probs = law.points
     whole = nodes, probs.sum(0, keepdims=True)
     # a closed ReLU passes nothing, whatever the value below 0 is
-    places, row = grid(whole, law.within + law.between, 0.0, curve.bends, 1, name == "relu")
+    places, row = smoothed(whole, law.within + law.between, 0.0, curve.bends, 1, name == "relu")
     mass = row * curve.slope(places) ** 2
     if not mass.sum() > 0:
         return law
@@ -84,13 +84,15 @@ def _passed(law: Law, name: str) -> Law:
     return _of(*binned(curve(places[kept]), mass[:, kept] / mass.sum()), 0.0)
 
 
-def _of(nodes: np.ndarray, probs: np.ndarray, within: float) -> Law:
+def _of(nodes: np.ndarray, probs: np.ndarray, within: float) -> UnitLaw:
     """All channels alike: only averages over everything are asked of a seen law."""
     mean, square = float(probs.sum(0) @ nodes), float(probs.sum(0) @ nodes**2)
-    return Law(square + within, mean**2, mean, within, 0.0, False, lambda: (nodes, probs))
+    return UnitLaw(square + within, mean**2, mean, within, 0.0, False, lambda: (nodes, probs))
 
 
-def summed(laws: Sequence[Law], shares: Sequence[float]) -> tuple[Law, list[Law] | None]:
+def summed(
+    laws: Sequence[UnitLaw], shares: Sequence[float]
+) -> tuple[UnitLaw, list[UnitLaw] | None]:
     """The law of a sum, and that law as the power that goes on to each input sees it.
 
     `shares` is how the power divides over the inputs. The second is None, and `shares` is not
@@ -107,7 +109,7 @@ def summed(laws: Sequence[Law], shares: Sequence[float]) -> tuple[Law, list[Law]
     return viewed(plain, lambda: _together(parts, shares)), parts
 
 
-def _together(parts: Sequence[Law], shares: Sequence[float]) -> Law:
+def _together(parts: Sequence[UnitLaw], shares: Sequence[float]) -> UnitLaw:
     """The sum's law seen by the power that goes on to any input."""
     width = parts[0].within + parts[0].between
     points = [p.points for p in parts]
@@ -126,7 +128,7 @@ def correlated(
     index: int,
     groups: list[Group],
     links: list[Row],
-    parts: dict[tuple[int, int], list[Law]],
+    parts: dict[tuple[int, int], list[UnitLaw]],
     listed: Sequence[Gains],
 ) -> list[Row]:
     """Links of an activation that reads node `index`, where the slopes below are not independent.
@@ -154,7 +156,7 @@ def correlated(
     return new
 
 
-def _slopes(parts: Sequence[Law], law: Law, name: str) -> list[float]:
+def _slopes(parts: Sequence[UnitLaw], law: UnitLaw, name: str) -> list[float]:
     """E[φ′²] under each of `parts` over E[φ′²] under `law`."""
     base = to_float(activated(law, name)[1])
     width = law.within, law.between

@@ -25,17 +25,17 @@ from erftheory.theory.units.quadrature import (
     Points,
     binned,
     class_means,
-    grid,
     hermite,
     merged,
     rectified,
+    smoothed,
     two_replicas,
 )
 from erftheory.theory.walk.weights import Weight, to_float
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class UnitLaw:
     """X + N(0, within + between).
 
     Attributes:
@@ -59,7 +59,7 @@ class Law:
     between: float
     symmetric: bool
     make: Callable[[], Points] | None = None
-    view: Callable[[], Law] | None = None
+    view: Callable[[], UnitLaw] | None = None
     gates: Callable[[int], float] | None = None
     pooled: Callable[[int], Any] | None = None
 
@@ -71,7 +71,7 @@ class Law:
         return self.make()
 
     @cached_property
-    def seen(self) -> Law:
+    def seen(self) -> UnitLaw:
         """The law weighted by the power that a value hands on to the input (`conditioned.py`)."""
         return self if self.view is None else self.view()
 
@@ -85,25 +85,25 @@ class Law:
         return self.second - self.level
 
 
-Group = tuple[int, Law]  # channels, law of a unit
+Group = tuple[int, UnitLaw]  # channels, law of a unit
 
 
-def viewed(law: Law, view: Callable[[], Law] | None) -> Law:
+def viewed(law: UnitLaw, view: Callable[[], UnitLaw] | None) -> UnitLaw:
     """`law` as power sees it otherwise; both compute their points once, together."""
     make = law.make and (lambda: law.points)
     return replace(law, make=make, view=view)
 
 
-STANDARD = Law(1, 0, 0.0, 1.0, 0.0, True)
+STANDARD = UnitLaw(1, 0, 0.0, 1.0, 0.0, True)
 
 
-def gaussian(second: Weight, level: Weight) -> Law:
+def gaussian(second: Weight, level: Weight) -> UnitLaw:
     """A convolution's output: Gaussian, the channel means too."""
     between = to_float(level)
-    return Law(second, level, 0.0, max(to_float(second) - between, 0.0), between, True)
+    return UnitLaw(second, level, 0.0, max(to_float(second) - between, 0.0), between, True)
 
 
-def scaled(law: Law, power: Weight, negative: bool = False) -> Law:
+def scaled(law: UnitLaw, power: Weight, negative: bool = False) -> UnitLaw:
     """The unit times √power, or −√power."""
     factor = to_float(power)
     negative = negative and not law.symmetric
@@ -115,7 +115,7 @@ def scaled(law: Law, power: Weight, negative: bool = False) -> Law:
         nodes, probs = law.points
         return nodes * root, probs
 
-    return Law(
+    return UnitLaw(
         law.second * power,
         law.level * power,
         law.mean * root,
@@ -128,7 +128,7 @@ def scaled(law: Law, power: Weight, negative: bool = False) -> Law:
     )
 
 
-def normalised(law: Law) -> Law:
+def normalised(law: UnitLaw) -> UnitLaw:
     """Batch normalisation.
 
     Raises:
@@ -149,15 +149,15 @@ def normalised(law: Law) -> Law:
         return binned(flat, probs.reshape(1, -1))
 
     view = _normal_view(law)
-    return Law(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make, view, law.gates)
+    return UnitLaw(1, 0, 0.0, law.within / variance, 0.0, law.symmetric, make, view, law.gates)
 
 
-def _normal_view(law: Law) -> Callable[[], Law] | None:
+def _normal_view(law: UnitLaw) -> Callable[[], UnitLaw] | None:
     """What power sees behind a batch norm; channels of different means are not told apart."""
     if law.view is None or law.between or len(law.points[1]) > 1:
         return None
 
-    def view() -> Law:
+    def view() -> UnitLaw:
         seen, variance = law.seen, to_float(law.variance)
         nodes, probs = seen.points
         moved = (nodes - law.mean) / math.sqrt(variance)
@@ -167,7 +167,7 @@ def _normal_view(law: Law) -> Callable[[], Law] | None:
     return view
 
 
-def dropped(law: Law, rate: float) -> Law:
+def dropped(law: UnitLaw, rate: float) -> UnitLaw:
     """Inverted dropout: 0 with probability `rate`, else divided by 1 − rate."""
     if rate == 0:
         return law
@@ -178,19 +178,19 @@ def dropped(law: Law, rate: float) -> Law:
         kept = np.hstack([probs.sum(1, keepdims=True) * rate, probs * float(keep)])
         return np.append(0.0, nodes / float(keep)), kept
 
-    kept = Law(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
+    kept = UnitLaw(law.second / keep, law.level, law.mean, 0.0, 0.0, law.symmetric, make)
     # a gradient passes where the mask is open
     return viewed(kept, lambda: scaled(law.seen, keep**-2))
 
 
-def discrete_law(nodes: np.ndarray, probs: np.ndarray) -> Law:
+def discrete_law(nodes: np.ndarray, probs: np.ndarray) -> UnitLaw:
     total, means = probs.sum(0), class_means(nodes, probs)
     level = float(probs.sum(1) @ means**2)
     second, mean = float(total @ nodes**2), float(total @ nodes)
-    return Law(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
+    return UnitLaw(second, level, mean, 0.0, 0.0, False, lambda: (nodes, probs))
 
 
-def averaged(law: Law, share: Weight) -> Law:
+def averaged(law: UnitLaw, share: Weight) -> UnitLaw:
     """A weighted mean of independent pixels of one channel; `share` is the sum of weights²."""
     if share == 1:
         return law
@@ -201,7 +201,7 @@ def averaged(law: Law, share: Weight) -> Law:
         means = class_means(nodes, probs)
         return means, np.diag(probs.sum(1))
 
-    return Law(
+    return UnitLaw(
         level + variance,
         level,
         law.mean,
@@ -212,7 +212,7 @@ def averaged(law: Law, share: Weight) -> Law:
     )
 
 
-def add(a: Law, b: Law) -> Law:
+def add(a: UnitLaw, b: UnitLaw) -> UnitLaw:
     """The sum of independent units."""
     cross: Weight = 2 * a.mean * b.mean if a.mean and b.mean else 0
 
@@ -223,7 +223,7 @@ def add(a: Law, b: Law) -> Law:
         rows = [np.outer(p, q).ravel() for p in a.points[1] for q in b.points[1]]
         return merged(*binned(nodes, np.array(rows)))
 
-    return Law(
+    return UnitLaw(
         a.second + b.second + cross,
         a.level + b.level + cross,
         a.mean + b.mean,
@@ -234,31 +234,31 @@ def add(a: Law, b: Law) -> Law:
     )
 
 
-def discrete(law: Law) -> Points:
+def discrete(law: UnitLaw) -> Points:
     """The whole law, Gaussian part included, as points."""
     if law.within == law.between == 0:
         return law.points
-    return merged(*grid(law.points, law.within, law.between, (0.0,), CLASSES))
+    return merged(*smoothed(law.points, law.within, law.between, (0.0,), CLASSES))
 
 
 # ---- nonlinearities ---------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
-def activated(law: Law, name: str) -> tuple[Law, Weight]:
+def activated(law: UnitLaw, name: str) -> tuple[UnitLaw, Weight]:
     """The law behind an activation, and E[φ′²] before it."""
     curve = CURVES[name]
     if name == "linear":
         return law, 1
     if curve.below is not None:
         return _bent(law, name)
-    nodes, probs = grid(law.points, law.within, law.between, curve.bends, 16)
+    nodes, probs = smoothed(law.points, law.within, law.between, curve.bends, 16)
     values, total = curve(nodes), probs.sum(0)
     means = class_means(values, probs)
     symmetric = law.symmetric and curve.odd
     one_mean = len(means) == 1
     level = 0 if symmetric and one_mean else float(probs.sum(1) @ means**2)
-    result = Law(
+    result = UnitLaw(
         float(total @ values**2),
         level,
         0.0 if symmetric else float(total @ values),
@@ -271,7 +271,7 @@ def activated(law: Law, name: str) -> tuple[Law, Weight]:
 
 
 @lru_cache(maxsize=256)
-def gate(law: Law, name: str) -> Weight:
+def gate(law: UnitLaw, name: str) -> Weight:
     """E[φ′²] in front of an activation: the second value of `activated`, alone."""
     s = CURVES[name].below
     if s is None:
@@ -284,7 +284,7 @@ def gate(law: Law, name: str) -> Weight:
     return open_ + float(s) ** 2 * (1 - open_)
 
 
-def _bent(law: Law, name: str) -> tuple[Law, Weight]:
+def _bent(law: UnitLaw, name: str) -> tuple[UnitLaw, Weight]:
     """ReLU, leaky ReLU and abs: slope 1 above 0 and s below, in closed form."""
     s = float(CURVES[name].below or 0)
     nodes, probs = law.points
@@ -310,9 +310,9 @@ def _bent(law: Law, name: str) -> tuple[Law, Weight]:
         level = float(mass @ means**2 @ weights)
 
     def make() -> Points:
-        places, rows = grid(
+        places, rows = smoothed(
             law.points, law.within, law.between, (0.0,), CLASSES, positive=name == "relu"
         )
         return merged(np.where(places > 0, places, s * places), rows)
 
-    return Law(second, level, mean, 0.0, 0.0, False, make), gain
+    return UnitLaw(second, level, mean, 0.0, 0.0, False, make), gain

@@ -17,13 +17,13 @@ import numpy as np
 from scipy.special import ndtr
 
 from erftheory.network.activations import CURVES
-from erftheory.theory.units.law import Law, discrete, discrete_law
-from erftheory.theory.units.quadrature import CLASSES, density, grid
+from erftheory.theory.units.law import UnitLaw, discrete, discrete_law
+from erftheory.theory.units.quadrature import CLASSES, density, smoothed
 
 _FAR = 8.0  # deviations beyond which nothing counts
 
 
-def maximum(law: Law, count: int) -> Law:
+def maximum(law: UnitLaw, count: int) -> UnitLaw:
     """The largest of `count` independent pixels of one channel."""
     if count == 1:
         return law
@@ -38,7 +38,7 @@ def maximum(law: Law, count: int) -> Law:
     return replace(plain, second=found.second, level=found.level, mean=found.mean, make=make)
 
 
-def opened(law: Law, count: int) -> int | float:
+def opened(law: UnitLaw, count: int) -> int | float:
     """What a max pooling's gradient gains over a mean one at the gates below: 1 without gates."""
     if law.gates is None or count == 1:
         return 1
@@ -54,7 +54,7 @@ class Pooled(NamedTuple):
     gates: float
 
 
-def behind(out: Law, law: Law, name: str) -> Law:
+def behind(out: UnitLaw, law: UnitLaw, name: str) -> UnitLaw:
     """`out`, the law behind an activation of `law`, with what a max pooling makes of it."""
     if name == "abs":  # the largest of |h| may lie on either side; every gate is open
         return out
@@ -113,7 +113,7 @@ def _panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nodes.reshape(len(edges), -1), (half[..., None] * w).reshape(len(edges), -1)
 
 
-def _maximum(law: Law, count: int) -> Law:
+def _maximum(law: UnitLaw, count: int) -> UnitLaw:
     nodes, probs = discrete(law)
     order = np.argsort(nodes, kind="stable")
     nodes, probs = nodes[order], probs[:, order]
@@ -128,9 +128,9 @@ def _largest(probs: np.ndarray, count: int) -> np.ndarray:
     return mass * largest / largest.sum(1, keepdims=True)
 
 
-def _gates(law: Law, name: str, count: int) -> float:
+def _gates(law: UnitLaw, name: str, count: int) -> float:
     curve = CURVES[name]
-    places, probs = grid(law.points, law.within, law.between, curve.bends, CLASSES)
+    places, probs = smoothed(law.points, law.within, law.between, curve.bends, CLASSES)
     order = np.argsort(curve(places), kind="stable")
     squares, probs = curve.slope(places[order]) ** 2, probs[:, order]
     base = float(probs.sum(0) @ squares)

@@ -46,7 +46,7 @@ def class_means(nodes: np.ndarray, probs: np.ndarray) -> np.ndarray:
     return probs @ nodes / probs.sum(1)
 
 
-def grid(
+def smoothed(
     points: Points,
     within: float,
     between: float,
@@ -100,7 +100,7 @@ def grid(
 
 
 def resolved(nodes: np.ndarray, within: float) -> bool:
-    """True if `grid` resolves X + N(0, within) by panels for sure, so that it bins nothing."""
+    """True if `smoothed` resolves X + N(0, within) by panels for sure, so that it bins nothing."""
     sd = math.sqrt(within)
     return sd > _FINEST * (float(nodes.max() - nodes.min()) + 20 * sd)
 

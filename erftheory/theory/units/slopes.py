@@ -12,14 +12,14 @@ from fractions import Fraction
 from functools import lru_cache
 
 from erftheory.network.activations import CURVES
-from erftheory.theory.units.law import Law, activated, gate
-from erftheory.theory.units.quadrature import CLASSES, grid
+from erftheory.theory.units.law import UnitLaw, activated, gate
+from erftheory.theory.units.quadrature import CLASSES, smoothed
 from erftheory.theory.walk.walk import Gate
 from erftheory.theory.walk.weights import Weight
 
 
 @lru_cache(maxsize=1024)
-def agreement(law: Law, name: str) -> float:
+def agreement(law: UnitLaw, name: str) -> float:
     """E[φ′(h) φ′(h′)] / E[φ′²] for two pixels of one channel.
 
     All pixels of a channel count as equally correlated, as in the forward pass.
@@ -31,14 +31,14 @@ def agreement(law: Law, name: str) -> float:
         s = float(curve.below)
         angle = math.asin(min(1.0, law.between / variance)) / (2 * math.pi)
         return ((1 + s) ** 2 / 4 + (1 - s) ** 2 * angle) / ((1 + s * s) / 2)
-    places, rows = grid(law.points, law.within, law.between, curve.bends, CLASSES)
+    places, rows = smoothed(law.points, law.within, law.between, curve.bends, CLASSES)
     slopes, mass = curve.slope(places), rows.sum(1)
     square = float(rows.sum(0) @ slopes**2)
     return float(mass @ (rows @ slopes / mass) ** 2) / square if square else 1.0
 
 
 @lru_cache(maxsize=1024)
-def slope_gate(law: Law, name: str) -> Gate:
+def slope_gate(law: UnitLaw, name: str) -> Gate:
     """The gate of an activation whose inputs have a law."""
     memory = agreement(law, name)
     return Gate(
@@ -53,7 +53,7 @@ def mask_gate(rate: float) -> Gate:
 
 
 @lru_cache(maxsize=1024)
-def product_mean(law: Law, one: str, two: str) -> Weight:
+def product_mean(law: UnitLaw, one: str, two: str) -> Weight:
     """E[φ₁′(h) φ₂′(h)] of two activations of one unit; "linear" has slope 1."""
     if one == two:
         return activated(law, one)[1]
@@ -62,7 +62,7 @@ def product_mean(law: Law, one: str, two: str) -> Weight:
     if law.symmetric and below[0] is not None and below[1] is not None:
         return (1 + below[0] * below[1]) / 2
     bends = tuple(sorted({0.0, *curves[0].bends, *curves[1].bends}))
-    places, rows = grid(law.points, law.within, law.between, bends, CLASSES)
+    places, rows = smoothed(law.points, law.within, law.between, bends, CLASSES)
     return float(rows.sum(0) @ (curves[0].slope(places) * curves[1].slope(places)))
 
 

@@ -13,7 +13,7 @@ from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Scale
 from erftheory.network.layers import Activation, Dropout, Layer
 from erftheory.theory.units import law as dist
-from erftheory.theory.units.law import Group, Law
+from erftheory.theory.units.law import Group, UnitLaw
 from erftheory.theory.walk.weights import Weight, root, to_float
 
 Unit = tuple[int, int]  # node and group; a repetition's is what it adds to its input
@@ -39,7 +39,7 @@ class Shares:
         self.graph, self.states, self.factors, self.through = graph, states, factors, through
         self.known: dict[Unit, Parts] = {}
 
-    def total(self, inputs: Sequence[Unit], factor: Weight) -> Law:
+    def total(self, inputs: Sequence[Unit], factor: Weight) -> UnitLaw:
         """The law of a sum of units that have parts in common, the first scaled in power."""
         sizes = [root(factor), *[1] * (len(inputs) - 1)]
         laws = []
@@ -120,7 +120,9 @@ def _part(states: Sequence[Sequence[Group]], node: int, group: int, source: int)
     raise AssertionError("a sum has the channels of its inputs")
 
 
-def _less(before: Sequence[Group], through: list[list[Weight]], group: int, law: Law) -> Law:
+def _less(
+    before: Sequence[Group], through: list[list[Weight]], group: int, law: UnitLaw
+) -> UnitLaw:
     """What a repetition adds to the multiple of its input that it hands on, as a law."""
     second, level = law.second, law.level
     for source, row in enumerate(through):

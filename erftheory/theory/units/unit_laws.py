@@ -26,7 +26,7 @@ from erftheory.network.layers import (
 )
 from erftheory.theory.units import law as dist
 from erftheory.theory.units.conditioned import behind
-from erftheory.theory.units.law import Group, Law
+from erftheory.theory.units.law import Group, UnitLaw
 from erftheory.theory.units.max_pool import maximum, opened
 from erftheory.theory.walk.weights import Weight, root, to_float
 
@@ -35,42 +35,42 @@ class Passed(NamedTuple):
     """The law behind a layer, its power gain, and its gain as a plain gradient where that is not
     the root of the power's (fixed weights)."""
 
-    law: Law
+    law: UnitLaw
     gain: Weight
     amplitude: Weight | None = None
 
 
-def _activation(op: Activation, ndim: int, law: Law) -> Passed:
+def _activation(op: Activation, ndim: int, law: UnitLaw) -> Passed:
     out, gain = dist.activated(law, op.curve)
     return Passed(behind(law, op.curve, out), gain)
 
 
-def _batch_norm(op: BatchNorm | InstanceNorm, ndim: int, law: Law) -> Passed:
+def _batch_norm(op: BatchNorm | InstanceNorm, ndim: int, law: UnitLaw) -> Passed:
     variance = law.variance
     exact = not isinstance(variance, float)
     return Passed(dist.normalised(law), 1 / (Fraction(variance) if exact else to_float(variance)))
 
 
-def _dropout(op: Dropout, ndim: int, law: Law) -> Passed:
+def _dropout(op: Dropout, ndim: int, law: UnitLaw) -> Passed:
     return Passed(dist.dropped(law, op.rate), 1 / (1 - Fraction(op.rate)))
 
 
-def _scale(op: Scale, ndim: int, law: Law) -> Passed:
+def _scale(op: Scale, ndim: int, law: UnitLaw) -> Passed:
     power = Fraction(op.factor) ** 2
     return Passed(dist.scaled(law, power, op.factor < 0), power)
 
 
-def _max_pool(op: MaxPool, ndim: int, law: Law) -> Passed:
+def _max_pool(op: MaxPool, ndim: int, law: UnitLaw) -> Passed:
     count = len(op.step(ndim).kernel.exact)
     return Passed(maximum(law, count), opened(law, count))
 
 
-def _avg_pool(op: AvgPool, ndim: int, law: Law) -> Passed:
+def _avg_pool(op: AvgPool, ndim: int, law: UnitLaw) -> Passed:
     share = Fraction(1, len(op.step(ndim).kernel.exact))
     return Passed(dist.averaged(law, share), share, 1)
 
 
-def _fixed(op: Layer, ndim: int, law: Law) -> Passed:
+def _fixed(op: Layer, ndim: int, law: UnitLaw) -> Passed:
     step = op.step(ndim)
     assert step is not None
     if step.kind == "routing":
@@ -81,11 +81,11 @@ def _fixed(op: Layer, ndim: int, law: Law) -> Passed:
     return Passed(dist.averaged(law, Fraction(squares, spread)), squares, sum(taps))
 
 
-def _same(op: Layer, ndim: int, law: Law) -> Passed:
+def _same(op: Layer, ndim: int, law: UnitLaw) -> Passed:
     return Passed(law, 1)
 
 
-def _none(op: Endless, ndim: int, law: Law) -> Passed:
+def _none(op: Endless, ndim: int, law: UnitLaw) -> Passed:
     raise ValueError(
         f"network: got a {op.called()}, through which no ERF is predicted; takes the network up to "
         "a map before it, see until()"

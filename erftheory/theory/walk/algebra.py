@@ -6,6 +6,7 @@ the rest: it walks from the output unit to the input.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -16,22 +17,48 @@ from erftheory.theory.walk.weights import Weight
 S = TypeVar("S")
 
 
-class Algebra(Generic[S]):
-    """The operations of an algebra. `power` has a default by repeated squaring."""
+class Algebra(ABC, Generic[S]):
+    """What a signal is to the fold: how it starts, goes back through an edge, and mixes."""
 
+    @abstractmethod
     def unit(self, position: tuple[int, ...]) -> S:
         """The signal 1 at `position`, 0 elsewhere."""
-        raise TypeError(f"{type(self).__name__} defines no unit")
 
+    @abstractmethod
+    def pull(self, signal: S, edge: Edge) -> S:
+        """The signal behind an edge, whose weight is not counted."""
+
+    @abstractmethod
+    def mix(self, parts: Sequence[tuple[Weight, S]]) -> S:
+        """The sum of signals with weights, at least one."""
+
+    def fold(self, walk: Walk, position: tuple[int, ...] | None = None) -> S:
+        """The signal at the input for a unit at `position` (lattice points; default 0)."""
+        signals: list[Any] = [self.unit(position or (0,) * walk.ndim)]
+        last_use = {e.source: v for v, edges in enumerate(walk.vertices) for e in edges}
+        for v, edges in enumerate(walk.vertices[1:], start=1):
+            parts = [(e.weight, self.pull(signals[e.source], e)) for e in edges]
+            alone = len(parts) == 1 and parts[0][0] == 1
+            signals.append(parts[0][1] if alone else self.mix(parts))
+            for e in edges:
+                if last_use[e.source] == v:
+                    signals[e.source] = None  # free what no later vertex reads
+        return signals[-1]
+
+
+class ConvolutionAlgebra(Algebra[S]):
+    """An algebra whose signals are convolved with taps one factor at a time.
+
+    `power` and `shift` have defaults, by repeated squaring and by a shifted unit; `restrict` is
+    needed where a network up-samples.
+    """
+
+    @abstractmethod
     def kernel(self, kernel: Kernel, spacing: tuple[int, ...]) -> S:
         """The taps of a kernel at distance `spacing`, the first at 0."""
-        raise TypeError(f"{type(self).__name__} defines no kernel")
 
-    def convolve(self, a: S, b: S) -> S:
-        raise TypeError(f"{type(self).__name__} defines no convolution")
-
-    def mix(self, parts: Sequence[tuple[Weight, S]]) -> S:
-        raise TypeError(f"{type(self).__name__} defines no mixture")
+    @abstractmethod
+    def convolve(self, a: S, b: S) -> S: ...
 
     def shift(self, a: S, by: tuple[int, ...]) -> S:
         return self.convolve(a, self.unit(by))
@@ -61,16 +88,3 @@ class Algebra(Generic[S]):
         if any(edge.shift):
             signal = self.shift(signal, edge.shift)
         return signal if edge.restrict is None else self.restrict(signal, edge.restrict)
-
-    def fold(self, walk: Walk, position: tuple[int, ...] | None = None) -> S:
-        """The signal at the input for a unit at `position` (lattice points; default 0)."""
-        signals: list[Any] = [self.unit(position or (0,) * walk.ndim)]
-        last_use = {e.source: v for v, edges in enumerate(walk.vertices) for e in edges}
-        for v, edges in enumerate(walk.vertices[1:], start=1):
-            parts = [(e.weight, self.pull(signals[e.source], e)) for e in edges]
-            alone = len(parts) == 1 and parts[0][0] == 1
-            signals.append(parts[0][1] if alone else self.mix(parts))
-            for e in edges:
-                if last_use[e.source] == v:
-                    signals[e.source] = None  # free what no later vertex reads
-        return signals[-1]

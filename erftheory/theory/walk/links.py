@@ -83,13 +83,8 @@ MIXED = (
 
 def mixed_weights(graph: Graph) -> bool:
     """True if some layer has weights of its own on several channels."""
-    for node in graph.nodes:
-        if isinstance(node.op, Loop) and mixed_weights(node.op.graph):
-            return True
-        own = getattr(node.op, "weights", None)
-        if own is not None and own.mixes:
-            return True
-    return False
+    given = (getattr(op, "weights", None) for op in graph.operations())
+    return any(own is not None and own.mixes for own in given)
 
 
 def transfer(graph: Graph, gains: Gains, start: int = 0, end: int | None = None) -> Weight:
