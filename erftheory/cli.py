@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from erftheory.command import run
+from erftheory.files import plain, whole
 from erftheory.network.initialisation import INITS, check_init
 
 if TYPE_CHECKING:
@@ -24,7 +26,21 @@ MODELS = "a network of the zoo, a path *.onnx, or package.module:name"
 PICTURES = (".png", ".pdf", ".svg")
 
 
-@click.group(name="erftheory")
+class _Group(click.Group):
+    """Loads the laws, and with them JAX and SymPy, for `verify` alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "verify"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "verify":
+            from erftheory.verify import command
+
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(name="erftheory", cls=_Group)
 @click.version_option(package_name="erftheory")
 def group() -> None:
     """Receptive fields of convolutional networks, theoretical and effective.
@@ -225,31 +241,17 @@ def _pixels(value: str | None, name: str) -> Any:
     return entries[0] if len(entries) == 1 else entries
 
 
-def _plain(value: Any) -> Any:
-    from erftheory.verify import _plain as plain
-
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return plain(value)
-
-
 def _as_json(data: Any) -> str:
-    return text.dumps(_plain(data), indent=2, allow_nan=False) + "\n"
+    return text.dumps(plain(data), indent=2, allow_nan=False) + "\n"
 
 
 def _whole(path: str, write: Callable[[str], Any]) -> None:
     """Write a file whole or not at all."""
-    target = Path(path)
-    beside = target.with_name(f".{os.getpid()}.{target.name}")  # the suffix says the format
     try:
-        write(str(beside))
-        os.replace(beside, target)
+        with whole(path) as place:
+            write(str(place))
     except OSError as error:
         raise click.FileError(path, error.strerror or str(error)) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @group.command()
@@ -357,9 +359,6 @@ def tiling(network: Network, tile: str, image: str | None, mass: float, signal: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    from erftheory.verify import command, run
-
-    group.add_command(command)
     return run(group, "erftheory", arguments)
 
 

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import platform
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 from rich.text import Text
 
+from erftheory.command import run
+from erftheory.files import check_writable, plain, whole
 from erftheory.laws import Context, Engines, Verdict, select
-from erftheory.laws.machine.base import Evidence, Law
+from erftheory.laws.machine.base import Law
 from erftheory.laws.machine.running import in_threads, in_two_processes
+from erftheory.laws.output.lines import (
+    Lines,
+    make_console,
+    print_evidence,
+    print_failures,
+    print_networks,
+)
+from erftheory.laws.output.record import as_data, environment
 from erftheory.network.base import Chain
 from erftheory.network.layers import Conv
 
 SHOWN = ("resnet18", "resnet34", "resnet50", "resnet152", "vgg16", "densenet121", "unet")
-WIDE = 96  # columns that the table needs; below it the verdicts are printed as a list
-PIPED = 100  # columns assumed where there is no terminal to ask
 WORKERS = 2  # laws at a time
 HEAVY = 4  # laws from which a second process is worth loading
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "sympy", "python-flint")
 
 
 @dataclass(frozen=True)
@@ -49,52 +52,14 @@ class Arguments:
     evidence: bool = False
 
 
-def check_writable(path: str) -> Path:
-    """The file to write, after a trial in its folder that leaves nothing behind.
-
-    Raises:
-      ValueError: the path is a folder, or nothing can be written there.
-    """
-    target = Path(os.path.realpath(path))
-    try:
-        if target.is_dir():
-            raise IsADirectoryError("it is a folder")
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError("it is not writable")
-        if not target.exists() or target.is_file():
-            trial = target.with_name(f".erftheory-{os.getpid()}")
-            with open(trial, "x"):
-                pass
-            trial.unlink()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"json: got {path!r}, {why}; takes a path that can be written") from None
-    return target
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write whole or not at all; pipes and devices are written to directly."""
-    if path.exists() and not path.is_file():
-        path.write_text(text)
-        return
-    partial = path.with_name(f".erftheory-{os.getpid()}")
-    try:
-        with open(partial, "x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def verify(
     arguments: Arguments,
     engines: Engines | None = None,
     console: Console | None = None,
     processes: int = 1,
 ) -> tuple[int, dict[str, Any]]:
-    """Check the laws, print the table, and return the exit code and the record that JSON holds.
+    """Check the laws, print a line as each is decided, and return the exit code and the record
+    that JSON holds.
 
     With two `processes` a second one takes half of the laws; only a program that may be imported
     again (`if __name__ == "__main__"`) can ask for that, and only without engines of its own.
@@ -112,9 +77,9 @@ def verify(
     verdicts = _run(
         laws, context, console, arguments.quiet, 1 if engines is not None else processes
     )
-    whole = len(verdicts) == len(laws)
+    complete = len(verdicts) == len(laws)
     networks = []
-    if whole and not (arguments.quiet and target is None):
+    if complete and not (arguments.quiet and target is None):
         networks = real_networks(context)
     seconds = time.perf_counter() - started
     record = {
@@ -126,22 +91,22 @@ def verify(
         "seconds": round(seconds, 3),
     }
     if not arguments.quiet:
-        _print_table(console, verdicts)
         if arguments.evidence:
-            _print_evidence(console, verdicts)
-        _print_networks(console, networks)
+            print_evidence(console, verdicts)
+        print_networks(console, networks)
     for note in context.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
-    _print_failures(console, verdicts)
+    print_failures(console, verdicts)
     failed = [v.law.id for v in verdicts if not v.holds]
     held = f"{len(verdicts) - len(failed)} of {len(verdicts)} laws hold"
     tail = f"; failed: {', '.join(failed)}" if failed else ""
-    if not whole:
+    if not complete:
         held, tail = f"interrupted: {held}", f"{tail}; {len(laws) - len(verdicts)} undecided"
     console.print(Text(f"{held} in {seconds:.1f} s{tail}"), soft_wrap=True)
     if target is not None:
-        write_atomically(target, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    return (130 if not whole else 1 if failed else 0), record
+        with whole(target) as place:
+            place.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return (130 if not complete else 1 if failed else 0), record
 
 
 def prepare(arguments: Arguments) -> tuple[tuple[Law, ...], Path | None]:
@@ -156,7 +121,7 @@ def prepare(arguments: Arguments) -> tuple[tuple[Law, ...], Path | None]:
         if not isinstance(value, int) or isinstance(value, bool) or value < bound:
             raise ValueError(f"{name}: got {value!r}; takes an integer >= {bound}")
     laws = select(arguments.laws)
-    return laws, None if arguments.json is None else check_writable(arguments.json)
+    return laws, None if arguments.json is None else check_writable(arguments.json, "json")
 
 
 def _run(
@@ -166,15 +131,22 @@ def _run(
     in order."""
     columns = SpinnerColumn(), TextColumn("{task.description}")
     silent = quiet or not console.is_terminal
+    lines, lock = Lines(console, len(laws)), threading.Lock()
     with Progress(*columns, console=console, transient=True, disable=silent) as progress:
         task = progress.add_task("", total=len(laws))
-        decided: list[str] = []
+        running: list[str] = []
+        if not quiet:
+            lines.head()
 
         def report(law: Law, verdict: Verdict | None) -> None:
-            if verdict is not None:
-                decided.append(law.id)
-            done = f"{len(decided)} of {len(laws)}"
-            progress.update(task, description=f"{done}  {law.id}: {law.statement}")
+            with lock:
+                if verdict is None:
+                    running.append(law.id)
+                else:
+                    running.remove(law.id)
+                    lines.tell(verdict, quiet)
+                told = f"{lines.done} of {lines.total}  {', '.join(running)}  {lines.left}"
+                progress.update(task, description=told)
 
         if processes > 1 and len(laws) > 1:
             found = in_two_processes(laws, context, report)
@@ -189,8 +161,8 @@ def _run(
 
 def real_networks(context: Context) -> list[dict[str, Any]]:
     """Receptive and effective field of the net asked for and of published networks (first axis)."""
-    plain = f"{context.depth} layers of {context.kernel}x{context.kernel}"
-    nets = {plain: Chain(Conv(context.kernel), ndim=2) * context.depth}
+    asked = f"{context.depth} layers of {context.kernel}x{context.kernel}"
+    nets = {asked: Chain(Conv(context.kernel), ndim=2) * context.depth}
     for name in SHOWN:
         build = getattr(context.engines.zoo, name, None)
         if build is not None:
@@ -200,195 +172,9 @@ def real_networks(context: Context) -> list[dict[str, Any]]:
         size = context.engines.receptive_field(network).size[0]
         std = context.engines.moments(network).std[0]
         stride = network.graph.rate[0]
-        rows.append({"network": name, "rf": _plain(size), "stride": _plain(stride),
+        rows.append({"network": name, "rf": plain(size), "stride": plain(stride),
                      "erf_std": std, "ratio": std / size})  # fmt: skip
     return rows
-
-
-# What is shown
-
-
-def make_console() -> Console:
-    """Colours on a terminal only; without one 100 columns, or what COLUMNS says."""
-    if sys.stdout.isatty():
-        return Console()
-    columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isdigit() and int(columns) > 0 else PIPED
-    return Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
-
-
-def show(value: Any) -> str:
-    """A number with six digits, exact where it is short."""
-    if isinstance(value, (tuple, list)):
-        return ", ".join(map(show, value))
-    if isinstance(value, Fraction):
-        text = str(value)
-        return text if len(text) <= 11 else show(float(value))
-    if isinstance(value, (bool, str)):
-        return str(value)
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**9 else _scientific(value)
-    return f"{float(value):.6g}"
-
-
-def _scientific(value: int) -> str:
-    """An integer of any size: digits first, because a float would overflow."""
-    digits = str(abs(value)) if abs(value) < 10**4000 else None
-    if digits is None:
-        exponent = int((abs(value).bit_length() - 1) * math.log10(2))
-        return f"~{'-' if value < 0 else ''}1e{exponent}"
-    return f"{'-' if value < 0 else ''}{digits[0]}.{digits[1:6]}e{len(digits) - 1}"
-
-
-def show_margin(evidence: Evidence) -> str:
-    if evidence.margin is None:
-        return "-"
-    if evidence.allowed == 0 and evidence.margin == 0:
-        return "exact"
-    return f"{evidence.margin:.2g}"
-
-
-def _rows(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
-    rows = []
-    for v in verdicts:
-        e = v.decisive
-        cells = ("", "", "") if e is None else (
-            f"{e.quantity}: {show(e.measured)}", show(e.expected), show_margin(e)
-        )  # fmt: skip
-        if v.error is not None:
-            cells = (v.error, "", "")
-        rows.append((v.law.id, v.law.statement, *cells, ", ".join(v.routes),
-                     f"{v.seconds:.1f}", "holds" if v.holds else "FAILS"))  # fmt: skip
-    return rows
-
-
-_COLUMNS = ("law", "statement", "measured", "expected", "margin", "routes", "s", "verdict")
-
-
-def _print_table(console: Console, verdicts: Sequence[Verdict]) -> None:
-    rows = _rows(verdicts)
-    if console.width < WIDE:
-        for row in rows:
-            for name, cell in zip(_COLUMNS, row):
-                console.print(Text(f"{name:>9}  {cell}"), soft_wrap=True)
-            console.print()
-        return
-    table = Table(show_lines=True, box=_box(console), pad_edge=False, padding=(0, 1, 0, 0))
-    fixed = {"law": 5, "expected": 10, "margin": 7, "s": 4, "verdict": 7}
-    for name in _COLUMNS:
-        right = name in ("margin", "s")
-        width = fixed.get(name)
-        table.add_column(name, justify="right" if right else "left", min_width=width,
-                         no_wrap=name in ("law", "margin", "s", "verdict"),
-                         ratio=None, overflow="fold")  # fmt: skip
-    for row, verdict in zip(rows, verdicts):
-        colour = "green" if verdict.holds else "bold red"
-        table.add_row(*(Text(cell) for cell in row[:-1]), Text(row[-1], style=colour))
-    console.print(table)
-
-
-def _box(console: Console):
-    from rich import box
-
-    encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
-    return box.SQUARE if encoding.startswith("utf") else box.ASCII
-
-
-def _line(law: str, e: Evidence) -> str:
-    verdict = "shown" if not e.tested else "holds" if e.holds else "FAILS"
-    return (
-        f"{law}  {e.route} against {e.against}, {e.quantity}: measured {show(e.measured)}, "
-        f"expected {show(e.expected)}, margin {show_margin(e)}, {verdict}"
-    )
-
-
-def _print_evidence(console: Console, verdicts: Sequence[Verdict]) -> None:
-    for v in verdicts:
-        for e in v.evidence:
-            console.print(Text(_line(v.law.id, e)), soft_wrap=True)
-
-
-def _print_failures(console: Console, verdicts: Sequence[Verdict]) -> None:
-    for v in verdicts:
-        if v.error is not None:
-            console.print(Text(f"{v.law.id}  an engine raised {v.error}"), soft_wrap=True)
-        for e in v.evidence:
-            if not e.holds:
-                console.print(Text(_line(v.law.id, e)), soft_wrap=True)
-
-
-def _print_networks(console: Console, networks: Sequence[dict[str, Any]]) -> None:
-    if not networks:
-        return
-    if console.width < 64:
-        for row in networks:
-            values = (f"{key} {show(row[key])}" for key in ("rf", "stride", "erf_std", "ratio"))
-            console.print(Text(f"{row['network']}: {', '.join(values)}"), soft_wrap=True)
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("network", no_wrap=True)
-    for name in ("RF (px)", "stride", "ERF std (px)", "std/RF"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in networks:
-        table.add_row(row["network"], show(row["rf"]), show(row["stride"]),
-                      f"{row['erf_std']:.3f}", f"{row['ratio']:.5f}")  # fmt: skip
-    console.print(table)
-
-
-# What is stored
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON holds: exact integers up to 2^53, floats, text, lists, None."""
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int) and abs(value) <= 2**53:
-        return value
-    try:
-        number = float(value)
-    except OverflowError:
-        return str(value) if abs(value) < 10**4000 else show(value)
-    except (TypeError, ValueError):
-        return str(value)
-    if not math.isfinite(number):
-        return str(number)
-    return int(number) if isinstance(value, Fraction) and value.denominator == 1 else number
-
-
-def as_data(verdict: Verdict) -> dict[str, Any]:
-    """The record of one law."""
-    evidence = [
-        {"route": e.route, "against": e.against, "quantity": e.quantity,
-         "measured": _plain(e.measured), "expected": _plain(e.expected),
-         "margin": _plain(e.margin), "holds": e.holds, "tested": e.tested}
-        for e in verdict.evidence
-    ]  # fmt: skip
-    law = verdict.law
-    record = {"id": law.id, "statement": law.statement, "source": law.source,
-              "holds": verdict.holds, "evidence": evidence, "seconds": round(verdict.seconds, 4),
-              "notes": list(verdict.notes)}  # fmt: skip
-    return record if verdict.error is None else record | {"error": verdict.error}
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, as far as they can change a number."""
-    versions = {}
-    for name in ("erftheory", *PACKAGES):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    from erftheory import __version__
-
-    versions["erftheory"] = __version__
-    return {
-        "python": platform.python_version(),
-        "packages": versions,
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-    }
 
 
 # The command
@@ -409,8 +195,9 @@ def environment() -> dict[str, Any]:
 def command(cache: bool, **options: Any) -> int:
     """Put the laws of receptive fields on trial.
 
-    Exit code 0: every law holds; 1: a law fails; 2: bad usage. The margin is the allowed deviation
-    minus the measured one; of each law the comparison with the least is shown.
+    A line a law, as it is decided; "near" is how much of the allowed deviation the nearest of its
+    comparisons has used. Exit code 0: every law holds; 1: a law fails; 2: bad usage; 130:
+    interrupted.
     """
     arguments = Arguments(**options)
     try:
@@ -440,26 +227,6 @@ def keep_programs() -> None:
         ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
     ):
         os.environ.setdefault(name, value)
-
-
-def run(entry: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a command; bad usage is one line on stderr and exit code 2."""
-    try:
-        code = entry.main(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        click.echo(f"{name}: {' '.join(error.format_message().split())}", err=True)
-        return 2
-    except BrokenPipeError:
-        # the reader left (`| head`): what it wanted was printed; keep Python quiet at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        click.echo(f"{name}: {error}", err=True)
-        return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

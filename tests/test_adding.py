@@ -242,7 +242,7 @@ def test_an_algebra_must_say_what_its_signals_do():
 def own_law(monkeypatch):
     monkeypatch.setattr(base, "_LAWS", dict(base._LAWS))
 
-    @law("TOY-1", "a pool of k pixels adds (k² − 1)/12 to the variance", "this test")
+    @law("TOY-1", "pools add", "a pool of k pixels adds (k² − 1)/12 to the variance", "this test")
     def pooled(context: Context) -> list[Evidence]:
         found = []
         for k in range(1, 6):

@@ -132,7 +132,7 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "measured": ("nets", "sampled"),
         "referees": ("nets", "measured"),
     },
-    "laws": {"machine": (), "referees": ()},
+    "laws": {"machine": (), "referees": (), "output": ("machine",)},
 }
 PARTS["theory"] = {
     "walk": (),

@@ -7,13 +7,13 @@ import os
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from erftheory.erf.bound import ErrorBound
 from erftheory.erf.jackknife import Replicates
+from erftheory.files import whole
 
 T = TypeVar("T")  # the record, which imports this module
 _FORMAT = "erftheory.ERF 1"
@@ -32,7 +32,7 @@ class SavedReceptiveField:
 
 
 def write(record: Any, path: str | os.PathLike[str]) -> None:
-    """Write a temporary file beside `path`, then rename it: whole or not at all."""
+    """Write a record, whole or not at all."""
     field = record.receptive_field
     kept = () if field is None else SavedReceptiveField.__dataclass_fields__
     header = {name: getattr(record, name) for name in _HEADER} | {
@@ -51,14 +51,8 @@ def write(record: Any, path: str | os.PathLike[str]) -> None:
     arrays |= _packed("_covariance", record._covariance)
     for name in _REPLICATES if record.replicates is not None else ():
         arrays |= _packed(f"replicates_{name}", getattr(record.replicates, name))
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as place, open(place, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def read(kind: type[T], path: str | os.PathLike[str]) -> T:

@@ -1,9 +1,9 @@
 """The claims about receptive fields, each one object with its source and its evidence.
 
-A law is registered by `@law(id, statement, source)` on a function from a `Context` to a list of
-`Evidence`; the modules of this package hold them by topic. To add a law, write one function.
-Rooms: `machine` (what a law is and how laws run), `referees` (programs by hand). Begin with
-machine/base.py, then any topic.
+A law is registered by `@law(id, claim, statement, source)` on a function from a `Context` to a
+list of `Evidence`; the modules of this package hold them by topic. To add a law, write one
+function. Rooms: `machine` (what a law is and how laws run), `referees` (programs by hand),
+`output`. Begin with machine/base.py, then any topic.
 """
 
 # isort: off

@@ -23,6 +23,7 @@ Taps = Sequence[int] | None
 
 @law(
     "EDG-1",
+    "Edgeworth's terms each gain their order",
     "Edgeworth's expansion to order r leaves n^(-(r+1)/2), symmetric kernels n^-1, n^-2, n^-3",
     "Edgeworth 1905; Petrov, Sums of Independent Random Variables, 1975, chapter VII",
 )
@@ -55,6 +56,7 @@ def edgeworth(context: Context) -> list[Evidence]:
 
 @law(
     "SAD-1",
+    "the saddlepoint is near up to the tails",
     "The saddlepoint's relative error falls like 1/n up to the tails, corrected like n^-2 and n^-3",
     "Daniels, Ann. Math. Statist. 25, 1954",
 )
@@ -92,6 +94,7 @@ def _centre(route: str, k: int, found: float) -> Evidence:
 
 @law(
     "BE-1",
+    "unequal layers obey Berry-Esseen too",
     "Unequal layers obey Berry-Esseen with 0.56, and the local limit an explicit bound",
     "Shevtsova, Dokl. Math. 82, 2010; inversion formula (Petrov 1975, VII.1)",
 )

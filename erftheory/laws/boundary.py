@@ -34,6 +34,7 @@ PUBLISHED = (
 
 @law(
     "BND-1",
+    "the ERF never fills a finite image",
     "On a finite image the ERF is no crop of the plane's, and never fills the image, although the "
     "receptive field exceeds it",
     f"{L16} section 1; He et al. 2016 and Simonyan & Zisserman 2015 for the networks",

@@ -29,6 +29,7 @@ CURVATURE = (1, -2, 1)
 
 @law(
     "LAT-1",
+    "steps of a common divisor leave holes",
     "Steps with a common divisor d leave holes: a lattice sees d times the Gaussian, the rest 0",
     "lattice local limit theorem (Petrov 1975, ch. VII); gridding of dilated nets",
 )
@@ -72,6 +73,7 @@ def _local_error(p: np.ndarray, std: float) -> float:
 
 @law(
     "SGN-1",
+    "signed taps give no distribution",
     "Signed taps give no distribution: (1, -2, 1) n times is (-1)^t C(2n, n+t), without a limit",
     f"{L16}, section 2, asks for weights >= 0; second differences",
 )
@@ -102,6 +104,7 @@ def _second_differences(depth: int) -> list[int]:
 
 @law(
     "DRF-1",
+    "even kernels drift half a pixel a layer",
     "Even kernels drift: with 'same' padding the centre moves half a pixel a layer, past the width",
     "by the first cumulant; the half pixel of even kernels",
 )

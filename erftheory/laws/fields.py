@@ -14,6 +14,7 @@ Extent = tuple[tuple[int, int], ...]  # first and last input index, an entry an 
 
 @law(
     "RF-1",
+    "the RF follows from kernels and strides",
     "The receptive field follows from kernels, strides, dilations and padding alone",
     "Araujo, Norris, Sim, Distill 2019; L16 section 1",
 )
@@ -88,6 +89,7 @@ PUBLISHED: tuple[tuple[str, dict, int, str], ...] = (
 
 @law(
     "RF-2",
+    "published receptive field sizes come out",
     "Published receptive field sizes come out; ResNet-34's exceeds its 224-pixel input",
     "Araujo, Norris, Sim, Distill 2019, table 1; torchvision's definitions",
 )

@@ -26,6 +26,7 @@ LEVEL = LEVELS["FLU-1"] / 4
 
 @law(
     "FLU-1",
+    "how much the power of one net scatters",
     "E m^2 of one net's power m is exact for linear chains; a ReLU unit's layer gives 1 + 5/width",
     "Wick's theorem on two copies; Hanin and Nica, Commun. Math. Phys. 2020 (without space)",
 )

@@ -39,6 +39,7 @@ DROPPED_LAYERS = 2
 
 @law(
     "DRP-1",
+    "dropout adds power and leaves the shape",
     "Dropout of rate p multiplies E g^2 by 1/(1-p) a layer and leaves its shape",
     "Srivastava et al., JMLR 2014 (inverted dropout); E m^2 = 1/(1-p) for its mask",
 )
@@ -136,6 +137,7 @@ def _dropped_nets(context: Context) -> list[Evidence]:
 
 @law(
     "POOL-1",
+    "average pools spread, max pools pick alike",
     "An average pool is a uniform kernel; a max pool routes to each input alike up to correlation",
     "Luo et al., NIPS 2016, section 2.2 (pooling as a layer); symmetry of the window",
 )

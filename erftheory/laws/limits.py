@@ -39,6 +39,7 @@ DEEP = (256, 4096, 65_536, 10**6)
 
 @law(
     "CLT-1",
+    "mean, variance, kurtosis add up by layers",
     "Mean, variance and kurtosis add up layer by layer: n E X, n Var X, kurtosis / n",
     f"{L16}, section 2; cumulants of independent sums",
 )
@@ -87,6 +88,7 @@ def _moments_of(weights: Sequence, first: int) -> tuple[Fraction, Fraction, Frac
 
 @law(
     "CLT-2",
+    "the field tends to a Gaussian",
     "The field tends to a Gaussian: distance below the Berry-Esseen bound, local error like 1/n",
     f"{L16}, section 2; Berry-Esseen with 0.4690 (Shevtsova 2013)",
 )
@@ -179,6 +181,7 @@ def _local_error(p: Sequence[float] | np.ndarray) -> float:
 
 @law(
     "GRW-1",
+    "the std grows like the root of depth",
     "The std grows like the square root of depth; size exponent to 1/2, its share's to -1/2",
     f"{L16}, sections 2 and 3",
 )
@@ -249,6 +252,7 @@ def _plain_size(line: np.ndarray) -> float:
 
 @law(
     "GRW-2",
+    "at 5-40 layers exponents 0.539 and -0.421",
     "At 5 to 40 layers the magnitude's size grows with exponent 0.539, its share of RF with -0.421",
     f"{L16}, section 3 and figure on growth (reported there: 0.56 and -0.43)",
 )
@@ -286,6 +290,7 @@ def finite_depth(context: Context) -> list[Evidence]:
 
 @law(
     "GRW-3",
+    "the std grows like k sqrt(n)",
     "The std grows like k sqrt(n): at equal RF the variance is (RF - 1)(k + 1)/12",
     f"{L16}, section 2.1: O(k sqrt n)",
 )
@@ -313,6 +318,7 @@ def kernel_against_depth(context: Context) -> list[Evidence]:
 
 @law(
     "LIM-1",
+    "the share of the RF that counts vanishes",
     "The effective share of the receptive field vanishes: std/RF tends to 0 like 1/sqrt(n)",
     f"{L16}, section 2.1",
 )

@@ -172,6 +172,7 @@ def _ingredients() -> Sequence[tuple[str, bool, Parts, slice]]:
 
 @law(
     "ACT-2",
+    "ReLU keeps the shape exactly, any width",
     "ReLU, leaky ReLU, abs: E g^2 is exactly the convolution at any width, whatever the gates do",
     f"{L16}, section 2.2, assumes independent gates; proof: derive.nonlinearity()",
 )
@@ -256,6 +257,7 @@ INDEPENDENT = 12  # tests by normal tails, which share half of ACT-1's false ala
 
 @law(
     "ACT-1",
+    "smooth activations keep it as widths grow",
     "tanh, sigmoid, GELU, SiLU leave the shape as all widths grow, the input's included",
     f"{L16}, section 2.2 and its figure on nonlinearities; mean field",
 )

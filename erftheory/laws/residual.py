@@ -29,6 +29,7 @@ def block(kernel: int | tuple[int, ...] = 3, convolutions: int = 1) -> Network:
 
 @law(
     "SKP-2",
+    "residual nets see like sqrt(log depth)",
     "The variance of a pre-activation residual net with batch norm grows like log depth, its "
     "radius like sqrt(log depth)",
     "De & Smith, NeurIPS 2020, section 3, and derive.skip(): gains 1 / (1 + (1-1/pi) l)",

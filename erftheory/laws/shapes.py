@@ -49,6 +49,7 @@ def _sampled(
 
 @law(
     "SUB-1",
+    "a stride multiplies all deeper variances",
     "Subsampling by s multiplies the variance of all deeper layers by s squared",
     "Luo et al., NIPS 2016, section 2.2; Araujo et al., Distill 2019",
 )
@@ -76,6 +77,7 @@ def subsampling(context: Context) -> list[Evidence]:
 
 @law(
     "DIL-1",
+    "dilation widens steps and leaves holes",
     "Dilation by d multiplies every step by d: variance times d squared, holes between",
     "Luo et al., NIPS 2016, section 2.2; Yu and Koltun, ICLR 2016",
 )
@@ -106,6 +108,7 @@ def dilation(context: Context) -> list[Evidence]:
 
 @law(
     "DIL-2",
+    "dilations k^l give a uniform field",
     "Dilations k^l give an exactly uniform field, one path a pixel; k=3 with 2^l kurtosis -0.9",
     "Positional number systems; van den Oord et al., WaveNet, 2016 (k = 2)",
 )
@@ -147,6 +150,7 @@ def exponential_dilation(context: Context) -> list[Evidence]:
 
 @law(
     "SKP-1",
+    "skips scale the variance by a/(1+a)",
     "A skip with power ratio a scales the variance of centred kernels by a/(1+a)",
     "De and Smith, NeurIPS 2020 (the ratio); Luo et al., NIPS 2016, section 2.2 (skips)",
 )
@@ -198,6 +202,7 @@ def _gap(a: np.ndarray, b: np.ndarray) -> float:
 
 @law(
     "LK-1",
+    "one large kernel sees wider than small ones",
     "At equal RF one large kernel sees wider: 7x7 has std 2, three 3x3 have sqrt 2",
     "Ding et al., CVPR 2022; Luo et al., NIPS 2016, section 2.1",
 )
@@ -223,6 +228,7 @@ def large_kernel(context: Context) -> list[Evidence]:
 
 @law(
     "SEP-1",
+    "1 x k then k x 1 equals k x k",
     "1 x k followed by k x 1 has the receptive field and the signal of k x k",
     "Szegedy et al., CVPR 2016 (factorised convolutions)",
 )

@@ -31,6 +31,7 @@ SAMPLED_DEPTH, SAMPLED_CHANNELS = 10, 16  # the net that GRW-1 and GRW-2 look at
 
 @law(
     "SIG-1",
+    "n layers make the n-fold convolution",
     "The signal of n equal layers is the n-fold convolution o = u * v * ... * v",
     f"{L16}, section 2.1",
 )
@@ -81,6 +82,7 @@ def _gap(found: np.ndarray, expected: Sequence[float]) -> float:
 
 @law(
     "SIG-2",
+    "layers of ones make extended binomials",
     "The signal of n layers of k ones is the extended binomial; for k=2 the binomial C(n, t)",
     "Extended binomial coefficients (de Moivre, 1730); L16 states k=2 by its figures",
 )
@@ -125,6 +127,7 @@ def _running_sums(depth: int, kernel: int) -> list[int]:
 
 @law(
     "VAR-1",
+    "random nets convolve variances, any width",
     "Random weights: E g = 0, and E g^2 is the convolution of the variance kernels at any width",
     f"{L16}, section 2.1 (there for many channels)",
 )

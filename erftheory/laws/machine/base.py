@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
 
+from erftheory.laws.machine.compiling import compiled
 from erftheory.network.base import Chain, Network
 from erftheory.network.layers import Conv
 
@@ -35,6 +36,7 @@ class Evidence:
       measured, expected: the two values.
       allowed: the deviation allowed; None for information that is shown and not tested.
       margin: see above; None for information.
+      used: how much of what is allowed was used, where that is not the deviation over `allowed`.
     """
 
     route: str
@@ -44,6 +46,7 @@ class Evidence:
     expected: Value
     allowed: float | None
     margin: float | None
+    used: float | None = None
 
     @property
     def tested(self) -> bool:
@@ -60,6 +63,8 @@ class Evidence:
             return math.inf
         if math.isnan(self.margin):
             return -math.inf
+        if self.used is not None:
+            return 1 - self.used
         return self.margin / self.allowed if self.allowed else (1.0 if self.holds else -math.inf)
 
 
@@ -86,9 +91,13 @@ def below(route: str, against: str, quantity: str, measured: float, bound: float
 
 
 def above(route: str, against: str, quantity: str, measured: float, bound: float) -> Evidence:
-    """measured ≥ bound, for a share between 0 and 1 such as a p value: 1 − bound is allowed."""
+    """measured ≥ bound, for a share between 0 and 1 such as a p value: 1 − bound is allowed.
+
+    log measured / log bound is used of it: a p value of 0.01 is nothing at a level of 1e-6.
+    """
+    used = math.log(measured) / math.log(bound) if 0 < measured <= 1 and 0 < bound < 1 else None
     return Evidence(
-        route, against, quantity, measured, f">= {bound:.4g}", 1 - bound, measured - bound
+        route, against, quantity, measured, f">= {bound:.4g}", 1 - bound, measured - bound, used
     )
 
 
@@ -187,13 +196,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What checking a law gave. `error` is the one line of an engine that raised."""
+    """What checking a law gave. `error` is the one line of an engine that raised; `programs` and
+    `compiling` count what XLA made meanwhile (of all threads) and the seconds that it took."""
 
     law: Law
     evidence: tuple[Evidence, ...]
     seconds: float
     notes: tuple[str, ...] = ()
     error: str | None = None
+    programs: int = 0
+    compiling: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -216,15 +228,23 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Law:
-    """One claim: `check` gathers its evidence from the engines of a context."""
+    """One claim: `check` gathers its evidence from the engines of a context.
+
+    Attributes:
+      claim: in a few plain words, for the table.
+      statement: what exactly is claimed.
+      source: who claimed or proved it.
+    """
 
     id: str
+    claim: str
     statement: str
     source: str
     check: Callable[[Context], list[Evidence]] = field(repr=False)
 
     def run(self, context: Context) -> Verdict:
         """Check the law; an engine that raises is a failure of the law, told in one line."""
+        made = compiled()
         started = time.perf_counter()
         before = len(context.notes)
         evidence: list[Evidence] = []
@@ -234,19 +254,21 @@ class Law:
         except Exception as raised:  # noqa: BLE001  whatever a broken engine raises
             error = f"{type(raised).__name__}: {' '.join(str(raised).split())}"
         seconds = time.perf_counter() - started
-        return Verdict(self, tuple(evidence), seconds, tuple(context.notes[before:]), error)
+        notes = tuple(context.notes[before:])
+        made = [now - then for now, then in zip(compiled(), made)]
+        return Verdict(self, tuple(evidence), seconds, notes, error, int(made[0]), made[1])
 
 
 _LAWS: dict[str, Law] = {}
 
 
-def law(id: str, statement: str, source: str) -> Callable[[Callable], Law]:
+def law(id: str, claim: str, statement: str, source: str) -> Callable[[Callable], Law]:
     """Register the function below as the check of a law."""
 
     def register(check: Callable[[Context], list[Evidence]]) -> Law:
         if id in _LAWS:
             raise ValueError(f"id: got {id!r} twice; takes a new one for each law")
-        _LAWS[id] = Law(id, statement, source, check)
+        _LAWS[id] = Law(id, claim, statement, source, check)
         return _LAWS[id]
 
     return register

@@ -100,4 +100,5 @@ def _serve(pipe: Any, asked: dict[str, Any]) -> None:
         except EOFError:
             return
         found = law.run(replace(context, notes=[]))
-        pipe.send((found.evidence, found.seconds, found.notes, found.error))
+        shown = found.evidence, found.seconds, found.notes, found.error
+        pipe.send((*shown, found.programs, found.compiling))
