@@ -93,8 +93,9 @@ def _repeated(values: np.ndarray, taps: list, count: int) -> np.ndarray:
     for weight, place in taps:
         dense[place] = weight
     if first == 0 and last <= DENSE:
+        dense = dense[::-1]  # correlate checks less than convolve, which takes longer than the sum
         for _ in range(count):
-            values = np.convolve(values, dense)
+            values = np.correlate(values, dense, "full")
         return values
     for _ in range(count):
         total = np.zeros(len(values) + last)

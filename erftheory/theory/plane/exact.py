@@ -258,11 +258,13 @@ class _Positive(_Reading):
 
     def product(self) -> ERF:
         """An outer product of axes, each with all its digits."""
-        if self.walk.ndim > 1:
-            found = {self._same(a): self.line(a) for a in reversed(range(self.walk.ndim))}
-            lines = [found[self._same(a)] for a in range(self.walk.ndim)]
-        else:
-            lines = [self.line(0)]
+        lines: list[tuple[Line, str]] = []
+        known: dict = {}  # of axes alike, one is computed
+        for axis in range(self.walk.ndim):
+            same = id(self.axis(axis)), self.offset[axis], self.shape[axis]
+            if same not in known:
+                known[same] = self.line(axis)
+            lines.append(known[same])
         logs = [line.log for line, _ in lines]
         self.meets_signal(all(np.isfinite(log.max()) for log in logs))
         inside = math.prod(float(np.exp(log).sum()) for log in logs)
@@ -279,9 +281,6 @@ class _Positive(_Reading):
             holes=tuple(np.isneginf(log) for log in logs),
             metadata={} if self.whole else {"inside": inside},
         )
-
-    def _same(self, axis: int):
-        return id(self.axis(axis)), self.offset[axis], self.shape[axis]
 
     def by_convolution(self) -> ERF:
         """Paths that meet in several dimensions: marginals by tilts, the map when it is read."""
