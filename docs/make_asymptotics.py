@@ -15,7 +15,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from erftheory import Chain, Conv, counting, exact
-from erftheory.symbolic.edgeworth import edgeworth
+from erftheory.symbolic.topics.edgeworth import edgeworth
 from erftheory.theory.limits.approximations import approximate
 from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
 from erftheory.theory.readings.cumulants import cumulants

@@ -15,8 +15,8 @@ import mpmath
 import sympy as sp
 from sympy.core.function import AppliedUndef
 
-from erftheory.symbolic.exact import compile_exact
-from erftheory.symbolic.names import equation
+from erftheory.symbolic.proof.exact import compile_exact
+from erftheory.symbolic.proof.names import equation
 
 # The signals of the derivations by name: o(n, t), with the layers first, is 0 beyond the field
 # 0 … n(k−1) of n layers, and the weight h(m) beyond the taps 0 … k−1; some end elsewhere, and

@@ -28,11 +28,11 @@ from erftheory import (
     receptive_field,
 )
 from erftheory.laws import Context, Engines, select
-from erftheory.symbolic import brute
-from erftheory.symbolic.edgeworth import edgeworth
-from erftheory.symbolic.hermite import RHO, SMALL, He
-from erftheory.symbolic.names import equation, k, n, x
-from erftheory.symbolic.saddlepoint import saddlepoint
+from erftheory.symbolic.helpers.hermite import RHO, SMALL, He
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.names import equation, k, n, x
+from erftheory.symbolic.topics.edgeworth import edgeworth
+from erftheory.symbolic.topics.saddlepoint import saddlepoint
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.limits.approximations import approximate
 from erftheory.theory.limits.normality import berry_esseen, local_limit_bound

@@ -17,9 +17,10 @@ from neighbours import sides, true_as_numbers, true_as_well, wrong
 from tex import TeXError, check_document
 
 from erftheory import derive, symbolic
-from erftheory.symbolic import Step, brute
-from erftheory.symbolic.exact import Gaussian, compile_exact
-from erftheory.symbolic.names import equation, i, k, n, o, t
+from erftheory.symbolic import Step
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.exact import Gaussian, compile_exact
+from erftheory.symbolic.proof.names import equation, i, k, n, o, t
 
 STEPS = [(topic, step) for topic in derive.TOPICS for step in derive.topic(topic)]
 NEIGHBOURS = 12  # of a step in a usual run

@@ -11,8 +11,8 @@ import pytest
 from erftheory import counting, derive, enumerated, exact, moments, receptive_field
 from erftheory.network.base import Chain
 from erftheory.network.layers import AvgPool, Conv, Dropout, MaxPool
-from erftheory.symbolic import brute
-from erftheory.symbolic.exact import compile_exact
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.exact import compile_exact
 
 SHAPES = [(1, 3), (2, 2), (3, 3), (4, 2), (5, 5)]  # layers, taps
 

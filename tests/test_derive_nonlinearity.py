@@ -10,8 +10,8 @@ import pytest
 import sympy as sp
 
 from erftheory import derive
-from erftheory.symbolic import nets
-from erftheory.symbolic.names import equation, i, n
+from erftheory.symbolic.helpers import nets
+from erftheory.symbolic.proof.names import equation, i, n
 
 PROOF = derive.nonlinearity()
 P, Q = sp.symbols("p q", integer=True)

@@ -12,8 +12,8 @@ from erftheory import derive, moments
 from erftheory.network.base import Chain
 from erftheory.network.combine import Residual
 from erftheory.network.layers import Activation, BatchNorm, Conv
-from erftheory.symbolic.names import equation, n, sigma
-from erftheory.symbolic.skip import ALPHA, BLOCK, CONVOLUTIONS
+from erftheory.symbolic.proof.names import equation, n, sigma
+from erftheory.symbolic.topics.skip import ALPHA, BLOCK, CONVOLUTIONS
 
 SKIP = derive.skip()
 

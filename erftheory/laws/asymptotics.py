@@ -85,7 +85,7 @@ def saddlepoint(context: Context) -> list[Evidence]:
 
 def _centre(route: str, k: int, found: float) -> Evidence:
     """n times the relative error at the centre against the derivation's number, up to 1/n²."""
-    from erftheory.symbolic.saddlepoint import saddlepoint as derivation
+    from erftheory.symbolic.topics.saddlepoint import saddlepoint as derivation
 
     limit = float(derivation()["centre"].lambdify("numpy")(k=float(k)))
     name = f"n x relative error at the centre, n={DEPTHS[-1]}"

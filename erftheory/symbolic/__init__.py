@@ -1,22 +1,22 @@
 """SymPy derivations of the theory, step by step, every step with a check that is really run."""
 
-from erftheory.symbolic.convolution import n_fold_convolution
-from erftheory.symbolic.derivation import Derivation, Report, Step
-from erftheory.symbolic.dilation import dilation
-from erftheory.symbolic.dropout import dropout
-from erftheory.symbolic.edgeworth import edgeworth
-from erftheory.symbolic.evidence import CheckResult, ExactPoints, Induction, SymbolicIdentity
-from erftheory.symbolic.gaussian import gaussian_limit
-from erftheory.symbolic.growth import growth
-from erftheory.symbolic.initialisation import initialisation
-from erftheory.symbolic.kernels import large_kernel, separable
-from erftheory.symbolic.moments import moments
-from erftheory.symbolic.nonlinearity import nonlinearity
-from erftheory.symbolic.pooling import pooling
-from erftheory.symbolic.random_weights import random_weights
-from erftheory.symbolic.saddlepoint import saddlepoint
-from erftheory.symbolic.skip import skip
-from erftheory.symbolic.subsampling import subsampling
+from erftheory.symbolic.proof.derivation import Derivation, Report, Step
+from erftheory.symbolic.proof.evidence import CheckResult, ExactPoints, Induction, SymbolicIdentity
+from erftheory.symbolic.topics.convolution import n_fold_convolution
+from erftheory.symbolic.topics.dilation import dilation
+from erftheory.symbolic.topics.dropout import dropout
+from erftheory.symbolic.topics.edgeworth import edgeworth
+from erftheory.symbolic.topics.gaussian import gaussian_limit
+from erftheory.symbolic.topics.growth import growth
+from erftheory.symbolic.topics.initialisation import initialisation
+from erftheory.symbolic.topics.kernels import large_kernel, separable
+from erftheory.symbolic.topics.moments import moments
+from erftheory.symbolic.topics.nonlinearity import nonlinearity
+from erftheory.symbolic.topics.pooling import pooling
+from erftheory.symbolic.topics.random_weights import random_weights
+from erftheory.symbolic.topics.saddlepoint import saddlepoint
+from erftheory.symbolic.topics.skip import skip
+from erftheory.symbolic.topics.subsampling import subsampling
 from erftheory.symbolic.values import (
     coefficient,
     coefficients,

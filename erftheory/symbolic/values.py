@@ -9,13 +9,13 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.convolution import n_fold_convolution
-from erftheory.symbolic.exact import compile_exact
-from erftheory.symbolic.growth import LUO_THRESHOLD, growth
-from erftheory.symbolic.moments import moments
-from erftheory.symbolic.names import n as _depth
-from erftheory.symbolic.names import sigma, tau
-from erftheory.symbolic.skip import CONVOLUTIONS, skip
+from erftheory.symbolic.proof.exact import compile_exact
+from erftheory.symbolic.proof.names import n as _depth
+from erftheory.symbolic.proof.names import sigma, tau
+from erftheory.symbolic.topics.convolution import n_fold_convolution
+from erftheory.symbolic.topics.growth import LUO_THRESHOLD, growth
+from erftheory.symbolic.topics.moments import moments
+from erftheory.symbolic.topics.skip import CONVOLUTIONS, skip
 
 
 def coefficient(n: int, k: int, t: int) -> int:

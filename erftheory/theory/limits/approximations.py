@@ -249,8 +249,8 @@ _POWERS = {1: "order 1/2", 2: "order 1", 3: "order 3/2", 4: "order 2"}
 @cache
 def _formula(topic: str, step: str) -> Callable[..., Any]:
     """The right side of a step of a derivation, as a function of arrays."""
-    from erftheory.symbolic.edgeworth import edgeworth  # SymPy, which few readings need
-    from erftheory.symbolic.saddlepoint import saddlepoint
+    from erftheory.symbolic.topics.edgeworth import edgeworth  # SymPy, which few readings need
+    from erftheory.symbolic.topics.saddlepoint import saddlepoint
 
     derivation = {"edgeworth": edgeworth, "saddlepoint": saddlepoint}[topic]()
     return derivation[step].lambdify("numpy")

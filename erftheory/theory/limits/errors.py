@@ -83,7 +83,7 @@ def _approximation(s: np.ndarray, standardised: tuple[float, ...], order: int) -
 
 @cache
 def _term(power: int) -> Any:
-    from erftheory.symbolic.hermite import frequencies
-    from erftheory.symbolic.numeric import compiled
+    from erftheory.symbolic.helpers.hermite import frequencies
+    from erftheory.symbolic.proof.numeric import compiled
 
     return compiled(f"order {power}/2", frequencies()[power], "numpy")

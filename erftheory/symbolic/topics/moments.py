@@ -8,9 +8,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -19,7 +19,7 @@ from erftheory.symbolic.evidence import (
     generic_branch,
     series_of_rest,
 )
-from erftheory.symbolic.names import equation, h, k, kappa, m, n, p, r, t, total, w, z
+from erftheory.symbolic.proof.names import equation, h, k, kappa, m, n, p, r, t, total, w, z
 
 _TAPS = (m, 0, k - 1)
 _MEAN = total(m * w[m], _TAPS)

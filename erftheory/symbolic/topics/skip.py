@@ -10,9 +10,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     CheckResult,
@@ -20,7 +20,7 @@ from erftheory.symbolic.evidence import (
     Point,
     SymbolicIdentity,
 )
-from erftheory.symbolic.names import equation, h, j, k, m, n, p, sigma, t, total, w, x, z
+from erftheory.symbolic.proof.names import equation, h, j, k, m, n, p, sigma, t, total, w, x, z
 
 ALPHA: Any = sp.Symbol("alpha", positive=True)  # power of the branch over that of the identity
 CONVOLUTIONS: Any = sp.Symbol("c", positive=True, integer=True)  # of one branch

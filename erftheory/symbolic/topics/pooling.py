@@ -10,9 +10,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -21,7 +21,7 @@ from erftheory.symbolic.evidence import (
     as_ratio,
     closed_sums,
 )
-from erftheory.symbolic.names import equation, k, m, theta, total, w
+from erftheory.symbolic.proof.names import equation, k, m, theta, total, w
 
 JUMP: Any = sp.Symbol("J", positive=True, integer=True)  # input pixels from one tap to the next
 _A, _B, _C = sp.symbols("a b c", integer=True)  # taps; row and column in a window

@@ -9,10 +9,15 @@ from typing import Any
 import sympy as sp
 from sympy.polys.ring_series import rs_log, rs_trunc
 
-from erftheory.symbolic.derivation import Step
-from erftheory.symbolic.evidence import SYMBOLIC, SymbolicIdentity, limit_in_depth, series_of_rest
-from erftheory.symbolic.hermite import RHO, SMALL, corrections
-from erftheory.symbolic.names import equation, k, n, x
+from erftheory.symbolic.helpers.hermite import RHO, SMALL, corrections
+from erftheory.symbolic.proof.derivation import Step
+from erftheory.symbolic.proof.evidence import (
+    SYMBOLIC,
+    SymbolicIdentity,
+    limit_in_depth,
+    series_of_rest,
+)
+from erftheory.symbolic.proof.names import equation, k, n, x
 
 LEVEL: Any = sp.Symbol("L", positive=True)  # log of the centre value over the level's
 RADIUS: Any = sp.Symbol("R", positive=True)  # of a level set, in standard deviations

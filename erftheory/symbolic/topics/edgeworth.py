@@ -9,17 +9,7 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    series_of_rest,
-)
-from erftheory.symbolic.hermite import (
+from erftheory.symbolic.helpers.hermite import (
     RHO,
     SMALL,
     He,
@@ -27,8 +17,18 @@ from erftheory.symbolic.hermite import (
     frequencies,
     over_all_frequencies,
 )
-from erftheory.symbolic.level_sets import level_sets
-from erftheory.symbolic.names import equation, kappa, m, n, r, s, sigma, x
+from erftheory.symbolic.helpers.level_sets import level_sets
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
+    EXACT,
+    SYMBOLIC,
+    ExactPoints,
+    Point,
+    SymbolicIdentity,
+    series_of_rest,
+)
+from erftheory.symbolic.proof.names import equation, kappa, m, n, r, s, sigma, x
 
 SPAN: Any = sp.Symbol("d", positive=True)  # distance of lattice points, pixels
 _NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)

@@ -9,9 +9,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -20,7 +20,7 @@ from erftheory.symbolic.evidence import (
     as_ratio,
     closed_sums,
 )
-from erftheory.symbolic.names import equation, k, m, n, p, t, total, w, z
+from erftheory.symbolic.proof.names import equation, k, m, n, p, t, total, w, z
 
 FLOOR: Any = sp.Symbol("c", positive=True)  # least share of a tap
 RIM: Any = sp.Symbol("lambda", real=True)  # mass that is moved to both end taps

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 
-from erftheory.symbolic.exact import Gaussian
+from erftheory.symbolic.proof.exact import Gaussian
 
 SEED = 2016
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.evidence import CheckResult
+from erftheory.symbolic.proof.evidence import CheckResult
 
 Derivation = Report = Step = Any  # of derivation.py, which imports this module
 _WIDTH = 88

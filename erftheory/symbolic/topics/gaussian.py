@@ -7,16 +7,16 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     SYMBOLIC,
     SymbolicIdentity,
     generic_branch,
     limit_in_depth,
     series_of_rest,
 )
-from erftheory.symbolic.moments import uniform_variance
-from erftheory.symbolic.names import equation, k, m, n, s, theta, x
+from erftheory.symbolic.proof.names import equation, k, m, n, s, theta, x
+from erftheory.symbolic.topics.moments import uniform_variance
 
 _SKEWNESS: Any = sp.Symbol("gamma_1", real=True)  # of one step
 _EXCESS: Any = sp.Symbol("gamma_2", real=True)  # excess kurtosis of one step

@@ -14,8 +14,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.evidence import Point
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.evidence import Point
 
 _ATOMS = (2, -1, -1)
 _SHAPES = ((0, 2), (1, 2), (2, 2), (3, 2), (1, 3), (2, 3))  # layers, taps

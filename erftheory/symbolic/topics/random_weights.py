@@ -8,10 +8,11 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute, linear_nets
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
-from erftheory.symbolic.names import equation, i, k, m, n, o, t, total, z
+from erftheory.symbolic.helpers import linear_nets
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.names import equation, i, k, m, n, o, t, total, z
 
 _A, _B = sp.symbols("a b", integer=True)  # taps
 _P, _Q = sp.symbols("p q", integer=True)  # pixels

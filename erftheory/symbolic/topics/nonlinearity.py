@@ -7,10 +7,10 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import nets
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import EXACT, SYMBOLIC, ExactPoints, SymbolicIdentity
-from erftheory.symbolic.names import equation, i, j, k, m, n, o, sigma, t, total, z
+from erftheory.symbolic.helpers import nets
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, SymbolicIdentity
+from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, sigma, t, total, z
 
 SLOPE: Any = sp.Symbol("alpha", real=True)  # of the activation below 0
 MEAN: Any = sp.Symbol("c", positive=True)  # (φ′(y)² + φ′(−y)²)/2

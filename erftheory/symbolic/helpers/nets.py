@@ -13,8 +13,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.evidence import Point
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.evidence import Point
 
 SLOPES = (Fraction(0), Fraction(-1), Fraction(3), Fraction(1, 4))
 SIZES = ((1, 2), (2, 1, 3))

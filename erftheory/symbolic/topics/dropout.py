@@ -10,10 +10,10 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
-from erftheory.symbolic.names import equation, i, j, k, m, n, p, t, total, z
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.names import equation, i, j, k, m, n, p, t, total, z
 
 RATE: Any = sp.Symbol("rho", positive=True)  # of units that are dropped
 _P, _Q = sp.symbols("p q", integer=True)  # pixels

@@ -10,9 +10,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -21,8 +21,8 @@ from erftheory.symbolic.evidence import (
     as_ratio,
     closed_sums,
 )
-from erftheory.symbolic.moments import uniform_variance
-from erftheory.symbolic.names import equation, i, j, k, m, n, o, t, total, w, z
+from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, t, total, w, z
+from erftheory.symbolic.topics.moments import uniform_variance
 
 REACH: Any = n * (k - 1) + 1  # taps of one kernel with the field of n layers of k taps
 _FIELD: Any = sp.Function("R")  # R(n, k): offsets that n layers of k taps reach

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import mpmath
 import sympy as sp
 
-from erftheory.symbolic.exact import Gaussian, compile_exact
-from erftheory.symbolic.names import equation, n
+from erftheory.symbolic.proof.exact import Gaussian, compile_exact
+from erftheory.symbolic.proof.names import equation, n
 
 Kind = Literal["symbolic identity", "exact arithmetic at random points"]
 SYMBOLIC: Kind = "symbolic identity"

@@ -8,9 +8,9 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -19,7 +19,7 @@ from erftheory.symbolic.evidence import (
     generic_branch,
     taylor,
 )
-from erftheory.symbolic.names import equation, i, j, k, m, n, o, omega, t, u, v, z
+from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, omega, t, u, v, z
 
 _U: Any = sp.Function("U")
 _V: Any = sp.Function("V")

@@ -10,9 +10,10 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -22,8 +23,7 @@ from erftheory.symbolic.evidence import (
     as_ratio,
     geometric_sums,
 )
-from erftheory.symbolic.names import equation, j, k, m, n, t, total, w, z
-from erftheory.symbolic.powers import deep_limit, power_ratio
+from erftheory.symbolic.proof.names import equation, j, k, m, n, t, total, w, z
 
 DILATION: Any = sp.Symbol("d", positive=True, integer=True)
 BASE: Any = sp.Symbol("b", positive=True, integer=True)  # dilation b^l in layer l

@@ -8,12 +8,12 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.edgeworth import SPAN
-from erftheory.symbolic.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
-from erftheory.symbolic.hermite import RHO, frequencies, over_all_frequencies
-from erftheory.symbolic.names import equation, h, k, m, n, p, s, sigma, t, total, w, z
+from erftheory.symbolic.helpers.hermite import RHO, frequencies, over_all_frequencies
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.names import equation, h, k, m, n, p, s, sigma, t, total, w, z
+from erftheory.symbolic.topics.edgeworth import SPAN
 
 _TILTED: Any = sp.Function("q")  # q(n, t): law of n steps of the tilted kernel
 _SHARE: Any = sp.Symbol("y", positive=True)  # of the way from the first to the last offset

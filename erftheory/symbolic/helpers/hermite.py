@@ -6,7 +6,7 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.names import s, x
+from erftheory.symbolic.proof.names import s, x
 
 RHO: dict[int, Any] = {r: sp.Symbol(f"rho_{r}", real=True) for r in (3, 4, 5, 6)}
 SMALL: Any = sp.Symbol("epsilon", positive=True)  # 1/√n

@@ -8,11 +8,11 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
-from erftheory.symbolic.moments import uniform_variance
-from erftheory.symbolic.names import equation, k, m, n, sigma, tau, theta, total, x
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.names import equation, k, m, n, sigma, tau, theta, total, x
+from erftheory.symbolic.topics.moments import uniform_variance
 
 _FIELD: Any = sp.Function("R")  # R(n, k): offsets that n layers reach
 _REACH = n * (k - 1) + 1

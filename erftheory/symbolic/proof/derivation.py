@@ -10,8 +10,8 @@ from typing import Any, overload
 
 import sympy as sp
 
-from erftheory.symbolic import numeric, render
-from erftheory.symbolic.evidence import Check, CheckResult, Kind
+from erftheory.symbolic.proof import numeric, render
+from erftheory.symbolic.proof.evidence import Check, CheckResult, Kind
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.evidence import Rewrite, as_ratio
-from erftheory.symbolic.names import n
+from erftheory.symbolic.proof.evidence import Rewrite, as_ratio
+from erftheory.symbolic.proof.names import n
 
 _POWER: Any = sp.Symbol("Q", positive=True)  # b^n
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic import brute
-from erftheory.symbolic.derivation import Derivation, Step
-from erftheory.symbolic.evidence import (
+from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
     ExactPoints,
@@ -21,8 +22,7 @@ from erftheory.symbolic.evidence import (
     as_ratio,
     geometric_sums,
 )
-from erftheory.symbolic.names import equation, i, k, m, n, t, total, w, z
-from erftheory.symbolic.powers import deep_limit, power_ratio
+from erftheory.symbolic.proof.names import equation, i, k, m, n, t, total, w, z
 
 STRIDE: Any = sp.Symbol("s", positive=True, integer=True)
 _LAYER: Any = sp.Symbol("l", integer=True)  # counted from the input, 0 … n−1
