@@ -17,7 +17,7 @@ from neighbours import sides, true_as_numbers, true_as_well, wrong
 from tex import TeXError, check_document
 
 from erftheory import derive, symbolic
-from erftheory.symbolic import Step
+from erftheory.symbolic import ProofStep
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.exact import Gaussian, compile_exact
 from erftheory.symbolic.proof.names import equation, i, k, n, o, t
@@ -35,7 +35,7 @@ def test_every_step_holds(topic: str) -> None:
 
 
 @pytest.mark.parametrize(("topic", "step"), STEPS, ids=IDS)
-def test_every_wrong_neighbour_of_a_step_fails(topic: str, step: Step, request: Any) -> None:
+def test_every_wrong_neighbour_of_a_step_fails(topic: str, step: ProofStep, request: Any) -> None:
     """Of many neighbours a sample, the same in every run; `--all-neighbours` takes all."""
     neighbours = list(wrong(step.statement))
     if len(neighbours) > NEIGHBOURS and not request.config.getoption("--all-neighbours"):

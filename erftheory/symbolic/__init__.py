@@ -1,6 +1,6 @@
 """SymPy derivations of the theory, step by step, every step with a check that is really run."""
 
-from erftheory.symbolic.proof.derivation import Derivation, Report, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep, Report
 from erftheory.symbolic.proof.evidence import CheckResult, ExactPoints, Induction, SymbolicIdentity
 from erftheory.symbolic.topics.convolution import n_fold_convolution
 from erftheory.symbolic.topics.dilation import dilation
@@ -31,11 +31,14 @@ from erftheory.symbolic.values import (
     variance,
 )
 
+Step = ProofStep  # as it was called; a step of a walk or of a network is another thing
+
 __all__ = [
     "CheckResult",
     "Derivation",
     "ExactPoints",
     "Induction",
+    "ProofStep",
     "Report",
     "Step",
     "SymbolicIdentity",

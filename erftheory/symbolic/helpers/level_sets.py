@@ -10,7 +10,7 @@ import sympy as sp
 from sympy.polys.ring_series import rs_log, rs_trunc
 
 from erftheory.symbolic.helpers.hermite import RHO, SMALL, corrections
-from erftheory.symbolic.proof.derivation import Step
+from erftheory.symbolic.proof.derivation import ProofStep
 from erftheory.symbolic.proof.evidence import (
     SYMBOLIC,
     SymbolicIdentity,
@@ -24,7 +24,7 @@ RADIUS: Any = sp.Symbol("R", positive=True)  # of a level set, in standard devia
 _ANGLE: Any = sp.Symbol("psi", real=True)
 
 
-def level_sets() -> tuple[Step, ...]:
+def level_sets() -> tuple[ProofStep, ...]:
     """Steps on the set where a symmetric kernel's 2-D signal is above e^{−L} of its centre."""
     return (*_levels(), *_slopes())
 
@@ -57,7 +57,7 @@ def _first(level: Any = LEVEL) -> Any:
     return RHO[4] * (level - 4) / 16
 
 
-def _levels() -> tuple[Step, ...]:
+def _levels() -> tuple[ProofStep, ...]:
     signal: Any = 1 + sum(
         SMALL**order * factor.subs({RHO[3]: 0, RHO[5]: 0})
         for order, factor in ((2, corrections()[1]), (4, corrections()[3]))
@@ -67,7 +67,7 @@ def _levels() -> tuple[Step, ...]:
     second = RHO[6] * (LEVEL - 3) * (LEVEL - 6) / 144
     second -= RHO[4] ** 2 * (7 * LEVEL - 20) * (LEVEL - 4) / 192
     return (
-        Step(
+        ProofStep(
             "profile",
             "The logarithm of the signal over its centre value, symmetric kernel",
             equation(
@@ -78,7 +78,7 @@ def _levels() -> tuple[Step, ...]:
             SymbolicIdentity("series to the order 1/n²", _log_series, _series),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "level radius",
             "The squared radius of a level set in 2-D, in direction psi",
             equation(RADIUS**2, _radius_squared() + sp.Order(SMALL**6)),
@@ -87,7 +87,7 @@ def _levels() -> tuple[Step, ...]:
             SymbolicIdentity("all directions, to the order 1/n²", _solved, _series),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "area",
             "The area of a level set in 2-D, in variances",
             equation(
@@ -98,7 +98,7 @@ def _levels() -> tuple[Step, ...]:
             SymbolicIdentity("series to the order 1/n²", _area, _series),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "size",
             "The size, its root: the first relative correction",
             equation(sp.Limit(n * (sp.sqrt(1 + first / n) - 1), n, sp.oo), _first()),
@@ -109,7 +109,7 @@ def _levels() -> tuple[Step, ...]:
     )
 
 
-def _slopes() -> tuple[Step, ...]:
+def _slopes() -> tuple[ProofStep, ...]:
     excess = -sp.Rational(6, 5) * (k**2 + 1) / (k**2 - 1)
     correction = _first().subs(RHO[4], excess)
     size = sp.sqrt(n) * (1 + correction / n)  # a constant factor has no slope
@@ -118,7 +118,7 @@ def _slopes() -> tuple[Step, ...]:
     half = sp.Rational(1, 2)
     limit = SymbolicIdentity("limit for all k and levels", _deep)
     return (
-        Step(
+        ProofStep(
             "exponent of the size",
             "The local exponent of the size is above one half at finite depth",
             equation(
@@ -130,7 +130,7 @@ def _slopes() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "exponent of the share",
             "The local exponent of its share of the field",
             equation(

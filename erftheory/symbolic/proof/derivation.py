@@ -15,7 +15,7 @@ from erftheory.symbolic.proof.evidence import Check, CheckResult, Kind
 
 
 @dataclass(frozen=True)
-class Step:
+class ProofStep:
     """One formula of a derivation.
 
     Attributes:
@@ -43,7 +43,7 @@ class Step:
             message = f"cannot be evaluated: {type(error).__name__}: {error}"
             return CheckResult(False, self.kind, message)
 
-    def replace(self, **changes: Any) -> Step:
+    def replace(self, **changes: Any) -> ProofStep:
         """A copy with some fields changed, checked by the same check unless that is changed."""
         return dataclasses.replace(self, **changes)
 
@@ -81,10 +81,10 @@ class Report:
     """The results of all checks of a derivation; true if every one holds."""
 
     title: str
-    entries: tuple[tuple[Step, CheckResult], ...]
+    entries: tuple[tuple[ProofStep, CheckResult], ...]
 
     @property
-    def failures(self) -> tuple[tuple[Step, CheckResult], ...]:
+    def failures(self) -> tuple[tuple[ProofStep, CheckResult], ...]:
         """The steps whose check failed, with the result that says where."""
         return tuple(entry for entry in self.entries if not entry[1])
 
@@ -114,13 +114,13 @@ class Derivation:
 
     title: str
     source: str
-    steps: tuple[Step, ...]
+    steps: tuple[ProofStep, ...]
     key: str = ""
 
     def __post_init__(self) -> None:
         names = [step.name for step in self.steps]
         if not names:
-            raise ValueError("steps: got none, expected at least one Step")
+            raise ValueError("steps: got none, expected at least one ProofStep")
         if len(set(names)) < len(names):
             raise ValueError(f"steps: names must differ, got {names}")
         if self.key and self.key not in names:
@@ -149,7 +149,7 @@ class Derivation:
         return dataclasses.replace(self, **changes)
 
     def lambdify(self, modules: str = "jax") -> Callable[..., Any]:
-        """The right side of the main formula as a function of arrays; see `Step.lambdify`."""
+        """The right side of the main formula as a function of arrays; see `ProofStep.lambdify`."""
         return (self[self.key] if self.key else self.steps[-1]).lambdify(modules)
 
     def to_latex(self) -> str:
@@ -159,16 +159,16 @@ class Derivation:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[ProofStep]:
         return iter(self.steps)
 
     @overload
-    def __getitem__(self, which: int | str) -> Step: ...
+    def __getitem__(self, which: int | str) -> ProofStep: ...
 
     @overload
-    def __getitem__(self, which: slice) -> tuple[Step, ...]: ...
+    def __getitem__(self, which: slice) -> tuple[ProofStep, ...]: ...
 
-    def __getitem__(self, which: int | str | slice) -> Step | tuple[Step, ...]:
+    def __getitem__(self, which: int | str | slice) -> ProofStep | tuple[ProofStep, ...]:
         if not isinstance(which, str):
             return self.steps[which]
         for step in self.steps:

@@ -20,7 +20,7 @@ _UNFIT = (
 
 @cache
 def compiled(step: str, expression: Any, modules: str) -> Callable[..., Any]:
-    """`expression` as a function of its symbols by name; see `Step.lambdify`."""
+    """`expression` as a function of its symbols by name; see `ProofStep.lambdify`."""
     if modules not in MODULES:
         raise ValueError(f"modules: got {modules!r}; takes one of {', '.join(MODULES)}")
     closed = expression.doit().removeO()

@@ -9,7 +9,7 @@ import sympy as sp
 
 from erftheory.symbolic.proof.evidence import CheckResult
 
-Derivation = Report = Step = Any  # of derivation.py, which imports this module
+Derivation = Report = ProofStep = Any  # it reads their fields; derivation.py stands above it
 _WIDTH = 88
 _LONG_FORMULA = 160  # characters of LaTeX that about fill a line
 _PREAMBLE = r"""\documentclass{article}
@@ -50,7 +50,7 @@ _LATEX_ESCAPES = {character: "\\" + character for character in "&%$#_{}"} | {
 }
 
 
-def step_text(step: Step, number: int | None = None, result: CheckResult | None = None) -> str:
+def step_text(step: ProofStep, number: int | None = None, result: CheckResult | None = None) -> str:
     """A step as plain text: title, two-dimensional formula, reason, check."""
     head = f"{number}. {step.title}" if number is not None else step.title
     formula = sp.pretty(step.statement, use_unicode=True, wrap_line=False)
@@ -75,7 +75,9 @@ def report_text(report: Report) -> str:
     return "\n".join([f"{report.title}: {_verdict(report)}", *rows])
 
 
-def step_markdown(step: Step, number: int | None = None, result: CheckResult | None = None) -> str:
+def step_markdown(
+    step: ProofStep, number: int | None = None, result: CheckResult | None = None
+) -> str:
     """A step as markdown with a displayed formula."""
     head = f"**{number}. {step.title}**" if number is not None else f"**{step.title}**"
     return f"{head}\n\n$${step.to_latex()}$$\n\n{step.reason}\n\n*{_mark(step, number, result)}*"
@@ -121,7 +123,7 @@ def derivation_latex(derivation: Derivation) -> str:
     )
 
 
-def _broken(step: Step) -> str:
+def _broken(step: ProofStep) -> str:
     """The formula, in two lines if it is long."""
     whole = step.to_latex()
     if len(whole) <= _LONG_FORMULA:
@@ -130,7 +132,7 @@ def _broken(step: Step) -> str:
     return f"\\begin{{aligned}} & {left} \\\\ & = {right} \\end{{aligned}}"
 
 
-def _mark(step: Step, number: int | None, result: CheckResult | None) -> str:
+def _mark(step: ProofStep, number: int | None, result: CheckResult | None) -> str:
     """One line on the check: its mark and kind; for a step on its own how it is checked."""
     if number is None and result is None:
         return f"by {step.kind}"
@@ -138,7 +140,7 @@ def _mark(step: Step, number: int | None, result: CheckResult | None) -> str:
     return f"{sign} {_evidence(step, result)}"
 
 
-def _evidence(step: Step, result: CheckResult | None) -> str:
+def _evidence(step: ProofStep, result: CheckResult | None) -> str:
     if result is None:
         return f"{step.kind}, not run yet"
     state = "checked" if result else "FAILED"
@@ -154,7 +156,7 @@ def _verdict(report: Report) -> str:
     return f"{held} of {len(report)} steps hold"
 
 
-def _numbered(derivation: Derivation) -> list[tuple[int, Step, CheckResult | None]]:
+def _numbered(derivation: Derivation) -> list[tuple[int, ProofStep, CheckResult | None]]:
     report = derivation.report
     found = [None] * len(derivation) if report is None else [entry[1] for entry in report.entries]
     return [

@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -53,9 +53,9 @@ def n_fold_convolution() -> Derivation:
     )
 
 
-def _signals() -> tuple[Step, ...]:
+def _signals() -> tuple[ProofStep, ...]:
     return (
-        Step(
+        ProofStep(
             "kernel",
             "The kernel is a sum of shifted impulses",
             equation(v(t), sp.Sum(sp.KroneckerDelta(t, m), (m, 0, k - 1))),
@@ -63,7 +63,7 @@ def _signals() -> tuple[Step, ...]:
             ExactPoints("v listed tap by tap, all offsets around it", _kernel_points),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "impulse",
             "The signal starts as an impulse",
             equation(o(0, t), u(t)),
@@ -71,7 +71,7 @@ def _signals() -> tuple[Step, ...]:
             ExactPoints("the empty path ends at offset 0 only", _start_points),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "layer",
             "One layer adds k shifted copies",
             equation(o(n, t), sp.Sum(o(n - 1, t - m), (m, 0, k - 1))),
@@ -82,9 +82,9 @@ def _signals() -> tuple[Step, ...]:
     )
 
 
-def _transforms() -> tuple[Step, ...]:
+def _transforms() -> tuple[ProofStep, ...]:
     return (
-        Step(
+        ProofStep(
             "transform of the impulse",
             "An impulse has a flat transform",
             equation(_U(omega), 1),
@@ -92,7 +92,7 @@ def _transforms() -> tuple[Step, ...]:
             ExactPoints("transform of the listed signal", _phases, _to_phase),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "transform of the kernel",
             "The transform of the kernel",
             equation(_V(omega), _BOX),
@@ -100,7 +100,7 @@ def _transforms() -> tuple[Step, ...]:
             ExactPoints("transform of the listed kernel", _phases, _to_phase),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "Dirichlet kernel",
             "The Dirichlet kernel in closed form",
             equation(_BOX, _DIRICHLET),
@@ -108,7 +108,7 @@ def _transforms() -> tuple[Step, ...]:
             SymbolicIdentity("all k and ω, by powers of the half-angle phase", _geometric),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "gain at frequency zero",
             "The gain at frequency zero",
             equation(sp.Limit(_DIRICHLET, omega, 0), k),
@@ -116,7 +116,7 @@ def _transforms() -> tuple[Step, ...]:
             SymbolicIdentity("limit for all k"),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "convolution theorem",
             "Convolutions multiply transforms",
             equation(
@@ -130,13 +130,13 @@ def _transforms() -> tuple[Step, ...]:
     )
 
 
-def _inversion() -> tuple[Step, ...]:
+def _inversion() -> tuple[ProofStep, ...]:
     other = sp.Symbol("s", integer=True)
     gap = sp.Symbol("d", integer=True, nonzero=True)
     wave = sp.exp(-sp.I * omega * other) * sp.exp(sp.I * omega * t)
     spectrum = _V(omega) ** n * sp.exp(sp.I * omega * t)
     return (
-        Step(
+        ProofStep(
             "orthogonality",
             "Different frequencies average to zero",
             equation(_period_mean(wave), sp.KroneckerDelta(other, t)),
@@ -144,7 +144,7 @@ def _inversion() -> tuple[Step, ...]:
             SymbolicIdentity("s = t and all s ≠ t", cases=({t: other}, {t: other + gap})),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "inverse transform",
             "The signal is the mean of its transform",
             equation(o(n, t), _period_mean(spectrum)),
@@ -161,9 +161,9 @@ def _inversion() -> tuple[Step, ...]:
     )
 
 
-def _generating() -> tuple[Step, ...]:
+def _generating() -> tuple[ProofStep, ...]:
     return (
-        Step(
+        ProofStep(
             "geometric sum",
             "The kernel as a ratio",
             equation(sp.Sum(z**m, (m, 0, k - 1)), (1 - z**k) / (1 - z)),
@@ -171,7 +171,7 @@ def _generating() -> tuple[Step, ...]:
             SymbolicIdentity("all k and z", lambda side: generic_branch(side.doit())),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "numerator",
             "The numerator is a binomial power",
             equation(
@@ -182,7 +182,7 @@ def _generating() -> tuple[Step, ...]:
             ExactPoints("random fractions z", _marks),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "denominator",
             "The denominator is a negative binomial series",
             equation((1 - z) ** (-n), sp.Sum(sp.binomial(n + j - 1, n - 1) * z**j, (j, 0, sp.oo))),
@@ -196,7 +196,7 @@ def _generating() -> tuple[Step, ...]:
             ),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "extended binomial",
             "The extended binomial formula",
             equation(o(n, t), extended_binomial()),
@@ -208,9 +208,9 @@ def _generating() -> tuple[Step, ...]:
     )
 
 
-def _consequences() -> tuple[Step, ...]:
+def _consequences() -> tuple[ProofStep, ...]:
     return (
-        Step(
+        ProofStep(
             "two taps",
             "Two taps give the binomial coefficients",
             equation(extended_binomial().subs(k, 2), sp.binomial(n, t)),
@@ -218,7 +218,7 @@ def _consequences() -> tuple[Step, ...]:
             ExactPoints("all t at n = 1 to 9", _pascal),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "symmetry",
             "The signal is symmetric",
             equation(o(n, t), o(n, n * (k - 1) - t)),
@@ -226,7 +226,7 @@ def _consequences() -> tuple[Step, ...]:
             ExactPoints("listed paths, all t", _offsets),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "total mass",
             "The total mass",
             equation(sp.Sum(o(n, t), (t, 0, n * (k - 1))), k**n),

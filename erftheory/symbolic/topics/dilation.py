@@ -12,7 +12,7 @@ import sympy as sp
 
 from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -59,12 +59,12 @@ def dilation() -> Derivation:
     )
 
 
-def _one_layer() -> tuple[Step, ...]:
+def _one_layer() -> tuple[ProofStep, ...]:
     taps = (m, 0, k - 1)
     variance = total(m**2 * w[m], taps) - total(m * w[m], taps) ** 2
     listed = ExactPoints("random kernels with zeros put between their taps", _stretched)
     return (
-        Step(
+        ProofStep(
             "one layer",
             "A dilated kernel has z to the power d in place of z",
             equation(
@@ -75,7 +75,7 @@ def _one_layer() -> tuple[Step, ...]:
             listed,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "one variance",
             "and d squared times the variance",
             equation(_SPREAD(DILATION), DILATION**2 * variance),
@@ -86,12 +86,12 @@ def _one_layer() -> tuple[Step, ...]:
     )
 
 
-def _flat() -> tuple[Step, ...]:
+def _flat() -> tuple[ProofStep, ...]:
     power = k**_LAYER
     factor = (_MARK ** (k ** (_LAYER + 1)) - 1) / (_MARK ** (k**_LAYER) - 1)
     digit = sp.floor(t / power) - k * sp.floor(t / (k * power))
     return (
-        Step(
+        ProofStep(
             "factor",
             "Dilation k^l: a ratio",
             equation(total(_MARK ** (m * power), (m, 0, k - 1)), factor),
@@ -99,7 +99,7 @@ def _flat() -> tuple[Step, ...]:
             ExactPoints("random fractions x", _marks),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "telescope",
             "The product of n layers telescopes",
             equation(sp.Product(factor, _LAYERS), _FLAT),
@@ -107,7 +107,7 @@ def _flat() -> tuple[Step, ...]:
             Induction("induction over n, for all k and x", as_ratio),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "flat",
             "which leaves one of each power",
             equation(_FLAT, total(_MARK**t, (t, 0, k**n - 1))),
@@ -115,7 +115,7 @@ def _flat() -> tuple[Step, ...]:
             ExactPoints("random fractions x", _marks),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "one path",
             "So there is exactly one path to each pixel of the field",
             equation(_PATHS(n, t), total(sp.KroneckerDelta(t, j), (j, 0, k**n - 1))),
@@ -123,7 +123,7 @@ def _flat() -> tuple[Step, ...]:
             ExactPoints("paths listed, all t", _path_counts),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "digits",
             "Its taps are the digits of the offset in base k",
             equation(total(power * digit, _LAYERS), t),
@@ -134,7 +134,7 @@ def _flat() -> tuple[Step, ...]:
     )
 
 
-def _growth() -> tuple[Step, ...]:
+def _growth() -> tuple[ProofStep, ...]:
     uniform = (k**2 - 1) / 12
     ratio = (BASE ** (2 * n) - 1) / (BASE**2 - 1)
     fourth = -(k**4 - 1) / 120 * (BASE ** (4 * n) - 1) / (BASE**4 - 1)
@@ -144,7 +144,7 @@ def _growth() -> tuple[Step, ...]:
     closed = SymbolicIdentity("geometric sums", geometric_sums, power_ratio(BASE))
     limit = SymbolicIdentity("limit for all k and b > 1", deep_limit(BASE), as_ratio)
     return (
-        Step(
+        ProofStep(
             "variance",
             "Dilations b^l: the variance",
             equation(total(uniform * BASE ** (2 * _LAYER), _LAYERS), uniform * ratio),
@@ -152,7 +152,7 @@ def _growth() -> tuple[Step, ...]:
             closed,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "flat variance",
             "At b = k it is that of a uniform law on the field",
             equation((uniform * ratio).subs(BASE, k), (k ** (2 * n) - 1) / 12),
@@ -160,7 +160,7 @@ def _growth() -> tuple[Step, ...]:
             SymbolicIdentity("all n and k", reduce=power_ratio(k)),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "share of the field",
             "The effective field keeps its share of the theoretical one",
             equation(
@@ -171,7 +171,7 @@ def _growth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "excess kurtosis",
             "The limiting shape is no Gaussian",
             equation(sp.Limit(kurtosis, n, sp.oo), excess),
@@ -180,7 +180,7 @@ def _growth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "three taps, doubled dilations",
             "Three taps with dilations 1, 2, 4, 8 and on",
             equation(sp.Limit(kurtosis.subs({k: 3, BASE: 2}), n, sp.oo), -sp.Rational(9, 10)),
@@ -191,11 +191,11 @@ def _growth() -> tuple[Step, ...]:
     )
 
 
-def _holes() -> tuple[Step, ...]:
+def _holes() -> tuple[ProofStep, ...]:
     reached = n * (k - 1) + 1
     field = DILATION * n * (k - 1) + 1
     return (
-        Step(
+        ProofStep(
             "gridding",
             "Equal dilations reach multiples of d only",
             equation(_REACHED(n), reached),
@@ -203,7 +203,7 @@ def _holes() -> tuple[Step, ...]:
             ExactPoints("offsets with a path counted", _counts),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "share reached",
             "so at most one pixel in d is seen",
             equation(sp.Limit(reached / field, n, sp.oo), 1 / DILATION),
@@ -211,7 +211,7 @@ def _holes() -> tuple[Step, ...]:
             SymbolicIdentity("limit for all k and d", reduce=as_ratio),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "two layers",
             "Dilations 1 and b leave no hole up to b = k",
             equation(_TWO(BASE), k + (OTHER - 1) * sp.Min(BASE, k)),

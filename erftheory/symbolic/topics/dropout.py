@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, p, t, total, z
 
@@ -44,11 +44,11 @@ def dropout() -> Derivation:
     )
 
 
-def _mask() -> tuple[Step, ...]:
+def _mask() -> tuple[ProofStep, ...]:
     chance = RATE ** (1 - i) * (1 - RATE) ** i
     means = SymbolicIdentity("both values of a mask, all rates")
     return (
-        Step(
+        ProofStep(
             "mean of a mask",
             "A mask has mean one",
             equation(total(chance * (i / (1 - RATE)), (i, 0, 1)), 1),
@@ -56,7 +56,7 @@ def _mask() -> tuple[Step, ...]:
             means,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "square of a mask",
             "Its mean square is above one",
             equation(total(chance * (i / (1 - RATE)) ** 2, (i, 0, 1)), 1 / (1 - RATE)),
@@ -64,7 +64,7 @@ def _mask() -> tuple[Step, ...]:
             means,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "two masks",
             "Masks of different units are independent",
             equation(_MASKS(_P, _Q), 1 + sp.KroneckerDelta(_P, _Q) * RATE / (1 - RATE)),
@@ -75,13 +75,13 @@ def _mask() -> tuple[Step, ...]:
     )
 
 
-def _nets() -> tuple[Step, ...]:
+def _nets() -> tuple[ProofStep, ...]:
     behind = total(_VARIANCE(m) * _PRODUCT(n - 1, _P - m, _P - m), _TAPS)
     field = (t, 0, n * (k - 1))
     square = _PRODUCT(n, t, t)
     method = "all weights and masks of small nets"
     return (
-        Step(
+        ProofStep(
             "layer",
             "Different pixels stay uncorrelated, and squares get the factor",
             equation(_PRODUCT(n, _P, _Q), sp.KroneckerDelta(_P, _Q) * behind / (1 - RATE)),
@@ -89,7 +89,7 @@ def _nets() -> tuple[Step, ...]:
             ExactPoints(method, _pixel_pairs),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "generating function",
             "n layers have the factor n times",
             equation(
@@ -100,7 +100,7 @@ def _nets() -> tuple[Step, ...]:
             ExactPoints(f"{method}, random z", _marks),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "share",
             "Each pixel keeps its share",
             equation(square / total(_PRODUCT(n, j, j), (j, 0, n * (k - 1))), p(n, t)),
@@ -112,7 +112,7 @@ def _nets() -> tuple[Step, ...]:
     )
 
 
-def _between() -> tuple[Step, ...]:
+def _between() -> tuple[ProofStep, ...]:
     first, last = (m, 0, k - 1), (0, k - 1)
     composed = total(_F(m) * _H(_P - m), first) ** 2
     alone = total(_F(m) ** 2 * _H(_P - m) ** 2, first)
@@ -121,7 +121,7 @@ def _between() -> tuple[Step, ...]:
     coherent = total(total(_F(m) * _H(_P - m), first) ** 2, (_P, 0, 2 * (k - 1)))
     method = "all masks between random fixed kernels"
     return (
-        Step(
+        ProofStep(
             "between fixed layers",
             "Between two fixed layers it adds the squares of single paths",
             equation(_SQUARE(_P), composed + RATE / (1 - RATE) * alone),
@@ -130,7 +130,7 @@ def _between() -> tuple[Step, ...]:
             ExactPoints(f"{method}, all p", _fixed_pixels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "power between fixed layers",
             "So the shape changes: only the incoherent part has the factor",
             equation((1 - RATE) * mass, (1 - RATE) * coherent + RATE * squares),

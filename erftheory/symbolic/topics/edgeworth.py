@@ -19,7 +19,7 @@ from erftheory.symbolic.helpers.hermite import (
 )
 from erftheory.symbolic.helpers.level_sets import level_sets
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -57,11 +57,11 @@ def edgeworth() -> Derivation:
     )
 
 
-def _polynomials() -> tuple[Step, ...]:
+def _polynomials() -> tuple[ProofStep, ...]:
     orders = tuple({r: order} for order in range(HIGHEST + 1))
     rodrigues = (-1) ** r * sp.exp(x**2 / 2) * sp.Derivative(sp.exp(-(x**2) / 2), (x, r))
     return (
-        Step(
+        ProofStep(
             "Hermite polynomials",
             "Derivatives of the normal density are polynomials times it",
             equation(rodrigues, He(r, x)),
@@ -69,7 +69,7 @@ def _polynomials() -> tuple[Step, ...]:
             SymbolicIdentity(f"r = 0 to {HIGHEST}", cases=orders),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "transform",
             "A factor of frequency becomes a Hermite polynomial",
             equation(_over_normal((sp.I * s) ** r), He(r, x)),
@@ -80,7 +80,7 @@ def _polynomials() -> tuple[Step, ...]:
     )
 
 
-def _lattice() -> tuple[Step, ...]:
+def _lattice() -> tuple[ProofStep, ...]:
     period = (s, -sp.pi / SPAN, sp.pi / SPAN)
     place: Any = sp.Symbol("v", real=True)  # inside the pixel
     half = sp.Rational(1, 2)
@@ -89,7 +89,7 @@ def _lattice() -> tuple[Step, ...]:
     pixel = sp.Integral(sp.exp(x**2 / 2 - (x + SMALL * place) ** 2 / 2), cell)
     other: Any = sp.Symbol("m", integer=True, nonzero=True)
     return (
-        Step(
+        ProofStep(
             "one lattice point",
             "One period of the frequency picks one point of a lattice",
             equation(
@@ -100,7 +100,7 @@ def _lattice() -> tuple[Step, ...]:
             SymbolicIdentity("the point itself and all others", cases=({m: 0}, {m: other})),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "leading term",
             "The logarithm of the normal approximation on a lattice",
             equation(
@@ -112,7 +112,7 @@ def _lattice() -> tuple[Step, ...]:
             SymbolicIdentity("integral over all frequencies", over_all_frequencies, _logarithms),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "pixel mass",
             "The mass of a pixel is not the density at its centre",
             equation(sp.Subs(sp.Derivative(pixel, (SMALL, 2)), SMALL, 0) / 2, second / 24),
@@ -124,7 +124,7 @@ def _lattice() -> tuple[Step, ...]:
     )
 
 
-def _expansion() -> tuple[Step, ...]:
+def _expansion() -> tuple[ProofStep, ...]:
     left = kappa(r, n) ** 2 / kappa(2, n) ** r
     right = n ** (2 - r) * kappa(r, 1) ** 2 / kappa(2, 1) ** r
     exponent = sum(
@@ -133,7 +133,7 @@ def _expansion() -> tuple[Step, ...]:
     )
     series = sum(factor * SMALL**order for order, factor in enumerate(frequencies()))
     return (
-        Step(
+        ProofStep(
             "standardised cumulants",
             "Standardised cumulants of order r fall like n to the power 1 - r/2",
             equation(left, right),
@@ -141,7 +141,7 @@ def _expansion() -> tuple[Step, ...]:
             ExactPoints("random kernels convolved n times, r = 3 to 6", _standardised),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "series",
             "The transform of the sum, over the normal one",
             equation(sp.exp(exponent), series + sp.Order(SMALL**5)),
@@ -152,7 +152,7 @@ def _expansion() -> tuple[Step, ...]:
     )
 
 
-def _orders() -> tuple[Step, ...]:
+def _orders() -> tuple[ProofStep, ...]:
     words = (
         ("1/2", "Skewness alone: antisymmetric, it moves the mode and not the centre's value."),
         ("1", "The leading correction of a symmetric kernel is that of its kurtosis."),
@@ -160,7 +160,7 @@ def _orders() -> tuple[Step, ...]:
         ("2", "The second correction of a symmetric kernel takes the sixth cumulant."),
     )
     return tuple(
-        Step(
+        ProofStep(
             f"order {name}",
             f"The correction of order n^(-{name}), over the normal density",
             equation(_over_normal(factor), right),

@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     SYMBOLIC,
     SymbolicIdentity,
@@ -45,14 +45,14 @@ def _characteristic(argument: Any) -> Any:
     return sp.sin(k * argument / 2) / (k * sp.sin(argument / 2))
 
 
-def _uniform() -> tuple[Step, ...]:
+def _uniform() -> tuple[ProofStep, ...]:
     closed = _characteristic(theta)
     wave = sp.exp(sp.I * theta * (m - (k - 1) / 2)) / k
     series = -((k**2 - 1) * theta**2) / 24 - (k**4 - 1) * theta**4 / 2880
     standard = _characteristic(s / sp.sqrt(uniform_variance()))
     rest = n * (n * sp.log(standard) + s**2 / 2)
     return (
-        Step(
+        ProofStep(
             "characteristic function",
             "One uniform step about its mean",
             equation(sp.Sum(wave, (m, 0, k - 1)), closed),
@@ -60,7 +60,7 @@ def _uniform() -> tuple[Step, ...]:
             SymbolicIdentity("all k and frequencies", _as_powers),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "logarithm",
             "Its logarithm near frequency zero",
             equation(sp.log(closed), series + sp.Order(theta**6)),
@@ -68,7 +68,7 @@ def _uniform() -> tuple[Step, ...]:
             SymbolicIdentity("all k, series", _leave, lambda rest: series_of_rest(rest, theta)),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "limit",
             "The standardised sum becomes normal",
             equation(sp.Limit(standard**n, n, sp.oo), sp.exp(-(s**2) / 2)),
@@ -76,7 +76,7 @@ def _uniform() -> tuple[Step, ...]:
             SymbolicIdentity("limit for all k", limit_in_depth),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "first correction",
             "The first correction is of order 1/n",
             equation(sp.Limit(rest, n, sp.oo), -(k**2 + 1) * s**4 / (20 * (k**2 - 1))),
@@ -87,7 +87,7 @@ def _uniform() -> tuple[Step, ...]:
     )
 
 
-def _any_kernel() -> tuple[Step, ...]:
+def _any_kernel() -> tuple[ProofStep, ...]:
     frequency = s / sp.sqrt(n)
     one_step = (
         1
@@ -100,7 +100,7 @@ def _any_kernel() -> tuple[Step, ...]:
     example = n * sp.log(lopsided.subs(theta, frequency)) + s**2 / 2
     limit = SymbolicIdentity("limit for all moments", limit_in_depth)
     return (
-        Step(
+        ProofStep(
             "skew kernel",
             "A skew kernel is corrected at order 1/√n",
             equation(sp.Limit(sp.sqrt(n) * rest, n, sp.oo), -sp.I * _SKEWNESS * s**3 / 6),
@@ -108,7 +108,7 @@ def _any_kernel() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "symmetric kernel",
             "A symmetric kernel is corrected at order 1/n",
             equation(sp.Limit((n * rest).subs(_SKEWNESS, 0), n, sp.oo), _EXCESS * s**4 / 24),
@@ -116,7 +116,7 @@ def _any_kernel() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "skew example",
             "A skew kernel in full: weights 4/5 and 1/5",
             equation(
@@ -129,10 +129,10 @@ def _any_kernel() -> tuple[Step, ...]:
     )
 
 
-def _densities() -> tuple[Step, ...]:
+def _densities() -> tuple[ProofStep, ...]:
     integral = SymbolicIdentity("integral over all frequencies", _complete_square)
     return (
-        Step(
+        ProofStep(
             "normal density",
             "Back to offsets: the normal density",
             equation(_density(1), _NORMAL),
@@ -140,7 +140,7 @@ def _densities() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "skew density",
             "The correction of the density for skewness",
             equation(
@@ -150,7 +150,7 @@ def _densities() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "kurtosis density",
             "The correction of the density for kurtosis",
             equation(

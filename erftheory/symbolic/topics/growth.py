@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, m, n, sigma, tau, theta, total, x
 from erftheory.symbolic.topics.moments import uniform_variance
@@ -38,10 +38,10 @@ def growth() -> Derivation:
     )
 
 
-def _sizes() -> tuple[Step, ...]:
+def _sizes() -> tuple[ProofStep, ...]:
     mean, square = (total(m**power / k, (m, 0, k - 1)) for power in (1, 2))
     return (
-        Step(
+        ProofStep(
             "standard deviation",
             "The effective size grows like the square root of depth",
             equation(sp.sqrt(n * (square - mean**2)), _STD),
@@ -49,7 +49,7 @@ def _sizes() -> tuple[Step, ...]:
             SymbolicIdentity("sums of powers for all n and k", reduce=_roots),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "theoretical field",
             "The theoretical size grows like depth",
             equation(_FIELD(n, k), _REACH),
@@ -60,11 +60,11 @@ def _sizes() -> tuple[Step, ...]:
     )
 
 
-def _depth() -> tuple[Step, ...]:
+def _depth() -> tuple[ProofStep, ...]:
     share = _STD / _REACH
     limit = SymbolicIdentity("limit for all k", reduce=_roots)
     return (
-        Step(
+        ProofStep(
             "vanishing share",
             "The effective share of the field vanishes",
             equation(sp.Limit(share, n, sp.oo), 0),
@@ -72,7 +72,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "rate",
             "It vanishes like one over the square root of depth",
             equation(sp.Limit(sp.sqrt(n) * share, n, sp.oo), sp.sqrt((k + 1) / (12 * (k - 1)))),
@@ -80,7 +80,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "exponent of the size",
             "The exponent of the standard deviation",
             equation(n * sp.Derivative(sp.log(_STD), n), sp.Rational(1, 2)),
@@ -88,7 +88,7 @@ def _depth() -> tuple[Step, ...]:
             SymbolicIdentity("all n and k"),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "exponent of the share",
             "The exponent of the share",
             equation(sp.Limit(n * sp.Derivative(sp.log(share), n), n, sp.oo), -sp.Rational(1, 2)),
@@ -99,10 +99,10 @@ def _depth() -> tuple[Step, ...]:
     )
 
 
-def _kernel() -> tuple[Step, ...]:
+def _kernel() -> tuple[ProofStep, ...]:
     single = uniform_variance().subs({k: _REACH, n: 1}, simultaneous=True)
     return (
-        Step(
+        ProofStep(
             "width",
             "Wide kernels count in proportion",
             equation(sp.Limit(_STD / (k * sp.sqrt(n)), k, sp.oo), 1 / sp.sqrt(12)),
@@ -110,7 +110,7 @@ def _kernel() -> tuple[Step, ...]:
             SymbolicIdentity("limit for all n"),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "one large kernel",
             "One large kernel against a stack with the same field",
             equation(single / uniform_variance(), (_REACH + 1) / (k + 1)),
@@ -121,7 +121,7 @@ def _kernel() -> tuple[Step, ...]:
     )
 
 
-def _level_sets() -> tuple[Step, ...]:
+def _level_sets() -> tuple[ProofStep, ...]:
     radius = sp.Symbol("r", positive=True)
     disc = sp.Integral(radius, (radius, 0, _RADIUS), (theta, 0, 2 * sp.pi))
     sizes = {ndim: size.subs({sigma: 1, tau: LUO_THRESHOLD}) for ndim, size in _SIZES.items()}
@@ -130,7 +130,7 @@ def _level_sets() -> tuple[Step, ...]:
     with sp.evaluate(False):  # SymPy would write the conclusion, tau = tau
         fallen = sp.exp(-(_RADIUS**2) / (2 * sigma**2))
     return (
-        Step(
+        ProofStep(
             "level",
             "Where a Gaussian has fallen to the share tau of its centre",
             equation(fallen, tau),
@@ -138,7 +138,7 @@ def _level_sets() -> tuple[Step, ...]:
             written,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "size in 1-D",
             "The size in one dimension",
             equation(sp.Integral(1, (x, -_RADIUS, _RADIUS)), _SIZES[1]),
@@ -146,7 +146,7 @@ def _level_sets() -> tuple[Step, ...]:
             written,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "size in 2-D",
             "The size in two dimensions",
             equation(sp.sqrt(disc), _SIZES[2]),
@@ -154,7 +154,7 @@ def _level_sets() -> tuple[Step, ...]:
             written,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "digits in 1-D",
             "In one dimension about 4.97 standard deviations",
             equation(sp.floor(10**6 * sizes[1], evaluate=False), 4971955),
@@ -162,7 +162,7 @@ def _level_sets() -> tuple[Step, ...]:
             decimals,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "digits in 2-D",
             "In two dimensions about 4.41 standard deviations",
             equation(sp.floor(10**6 * sizes[2], evaluate=False), 4406281),

@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -53,14 +53,14 @@ def initialisation() -> Derivation:
     )
 
 
-def _bound() -> tuple[Step, ...]:
+def _bound() -> tuple[ProofStep, ...]:
     variance = total(m**2 * w[m], _TAPS) - _MEAN**2
     off = (_MEAN - _CENTRE) ** 2
     rest = (1 - k * FLOOR) * _LARGEST + k * FLOOR * _UNIFORM
     random = ExactPoints("random kernels and their means", _kernels)
     ends = SymbolicIdentity("all kernels of two taps at least", _at_the_ends, as_ratio)
     return (
-        Step(
+        ProofStep(
             "bound",
             "No law on k taps has a variance above the squared half width",
             equation(_LARGEST - variance, total(m * (k - 1 - m) * w[m], _TAPS) + off),
@@ -69,7 +69,7 @@ def _bound() -> tuple[Step, ...]:
             random,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "ends",
             "Half of the mass on either end reaches it",
             equation(total((m - _CENTRE) ** 2 * _ENDS, _TAPS), _LARGEST),
@@ -77,7 +77,7 @@ def _bound() -> tuple[Step, ...]:
             ends,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "ratio",
             "Up to three times the variance of uniform weights",
             equation(
@@ -88,7 +88,7 @@ def _bound() -> tuple[Step, ...]:
             ends,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "floor",
             "A least share c for every tap: the same bound for what is left",
             equation(rest - variance, total(m * (k - 1 - m) * (w[m] - FLOOR), _TAPS) + off),
@@ -100,12 +100,12 @@ def _bound() -> tuple[Step, ...]:
     )
 
 
-def _families() -> tuple[Step, ...]:
+def _families() -> tuple[ProofStep, ...]:
     deviation = m - _CENTRE
     mixed = RIM * _ENDS + (1 - RIM) / k
     sums = SymbolicIdentity("sums of powers for all k", closed_sums, as_ratio)
     return (
-        Step(
+        ProofStep(
             "heavy rim",
             "A mass lambda moved to the ends: the variance is linear in it",
             equation(total(deviation**2 * mixed, _TAPS), _UNIFORM + RIM * (k - 1) * (k - 2) / 6),
@@ -113,7 +113,7 @@ def _families() -> tuple[Step, ...]:
             SymbolicIdentity("all kernels of two taps at least", _at_the_ends, as_ratio),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "light centre",
             "Shares that grow like the squared distance from the centre",
             equation(total(deviation**4, _TAPS) / total(deviation**2, _TAPS), (3 * k**2 - 7) / 20),
@@ -121,7 +121,7 @@ def _families() -> tuple[Step, ...]:
             sums,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "three taps",
             "Three taps: the share of both ends decides",
             equation(total(deviation**2 * mixed, _TAPS).subs(k, 3), sp.Rational(2, 3) + RIM / 3),
@@ -132,13 +132,13 @@ def _families() -> tuple[Step, ...]:
     )
 
 
-def _depth() -> tuple[Step, ...]:
+def _depth() -> tuple[ProofStep, ...]:
     field = (t, 0, n * (k - 1))
     second, fourth = (total((m - _CENTRE) ** power * _ENDS, _TAPS) for power in (2, 4))
     reach = n * (k - 1) + 1
     centred = total((t - n * _MEAN) ** 4 * p(n, t), field)
     return (
-        Step(
+        ProofStep(
             "excess kurtosis",
             "Any kernel: the excess kurtosis falls like 1/n",
             equation(centred / (n * _SPREAD) ** 2 - 3, _FOURTH / _SPREAD**2 / n),
@@ -146,7 +146,7 @@ def _depth() -> tuple[Step, ...]:
             ExactPoints("random kernels convolved n times", _deep),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "excess kurtosis of the ends",
             "With all mass at the ends it is -2/n",
             equation((fourth - 3 * second**2) / (n * second**2), -2 / n),
@@ -154,7 +154,7 @@ def _depth() -> tuple[Step, ...]:
             SymbolicIdentity("all kernels of two taps at least", _at_the_ends, as_ratio),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "holes",
             "but then only every (k-1)-th offset is reached",
             equation(total(p(n, t) * z**t, field), ((1 + z ** (k - 1)) / 2) ** n),
@@ -163,7 +163,7 @@ def _depth() -> tuple[Step, ...]:
             ExactPoints("end taps convolved n times", _end_taps),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "vanishing share",
             "and the share of the field still vanishes like one over the square root of depth",
             equation(sp.Limit(n * (n * _LARGEST) / reach**2, n, sp.oo), sp.Rational(1, 4)),

@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -74,14 +74,14 @@ def separable() -> Derivation:
     )
 
 
-def _against_stack() -> tuple[Step, ...]:
+def _against_stack() -> tuple[ProofStep, ...]:
     taps = (m, 0, REACH - 1)
     single = total(m**2 / REACH, taps) - total(m / REACH, taps) ** 2
     ratio = (n * (k - 1) + 2) / (k + 1)
     sums = SymbolicIdentity("sums of powers for all n and k", closed_sums, as_ratio)
     limit = SymbolicIdentity("limit for all k", reduce=as_ratio)
     return (
-        Step(
+        ProofStep(
             "field",
             "One kernel with the field of a stack",
             equation(_FIELD(1, REACH), _FIELD(n, k)),
@@ -89,7 +89,7 @@ def _against_stack() -> tuple[Step, ...]:
             ExactPoints("offsets with a path counted", _shapes),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "variance",
             "The variance of the one kernel",
             equation(single, n * (k - 1) * (n * (k - 1) + 2) / 12),
@@ -97,7 +97,7 @@ def _against_stack() -> tuple[Step, ...]:
             sums,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "ratio",
             "Its ratio to that of the stack",
             equation(single / uniform_variance(), ratio),
@@ -105,7 +105,7 @@ def _against_stack() -> tuple[Step, ...]:
             sums,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "deep stacks",
             "The ratio grows like depth",
             equation(sp.Limit(ratio / n, n, sp.oo), (k - 1) / (k + 1)),
@@ -113,7 +113,7 @@ def _against_stack() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "layers for the same size",
             "Layers that it takes to have the variance of the one kernel",
             equation(single, uniform_variance().subs(n, n * ratio)),
@@ -121,7 +121,7 @@ def _against_stack() -> tuple[Step, ...]:
             sums,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "weights",
             "The price in two dimensions: weights per channel pair",
             equation(sp.Limit(REACH**2 / (n * k**2) / n, n, sp.oo), (1 - 1 / k) ** 2),
@@ -133,11 +133,11 @@ def _against_stack() -> tuple[Step, ...]:
     )
 
 
-def _sevens() -> tuple[Step, ...]:
+def _sevens() -> tuple[ProofStep, ...]:
     deviation = {size: (m - sp.Rational(size - 1, 2)) ** 2 / size for size in (7, 3)}
     exact = SymbolicIdentity("sums written out")
     return (
-        Step(
+        ProofStep(
             "seven taps",
             "Seven taps: standard deviation 2",
             equation(sp.sqrt(total(deviation[7], (m, 0, 6))), 2),
@@ -145,7 +145,7 @@ def _sevens() -> tuple[Step, ...]:
             exact,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "three times three taps",
             "Three layers of three: the root of 2",
             equation(sp.sqrt(3 * total(deviation[3], (m, 0, 2))), sp.sqrt(2)),
@@ -153,7 +153,7 @@ def _sevens() -> tuple[Step, ...]:
             exact,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "seven against three",
             "Twice the variance",
             equation(_SPREAD(1, 7), 2 * _SPREAD(3, 3)),
@@ -164,12 +164,12 @@ def _sevens() -> tuple[Step, ...]:
     )
 
 
-def _outer() -> tuple[Step, ...]:
+def _outer() -> tuple[ProofStep, ...]:
     rows, columns = (_A, 0, k - 1), (_B, 0, k - 1)
     marked = _GRADIENT(_A, _B) * _Y**_A * z**_B
     listed = ExactPoints("impulses run through both layers", _kernels)
     return (
-        Step(
+        ProofStep(
             "outer product",
             "A row after a column: the outer product",
             equation(_GRADIENT(_A, _B), w[_B] * _H[_A]),
@@ -177,7 +177,7 @@ def _outer() -> tuple[Step, ...]:
             ExactPoints("impulses run through both layers, all pixels", _pixels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "generating function",
             "so the generating function is a product",
             equation(
@@ -188,7 +188,7 @@ def _outer() -> tuple[Step, ...]:
             listed,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "variance",
             "Along each axis the variance is that of the axis' own kernel",
             equation(
@@ -199,7 +199,7 @@ def _outer() -> tuple[Step, ...]:
             listed,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "random weights",
             "Random weights: the outer product of the variances",
             equation(_SQUARE(_A, _B), _ROW(_B) * _COLUMN(_A)),
@@ -210,11 +210,11 @@ def _outer() -> tuple[Step, ...]:
     )
 
 
-def _same_shape() -> tuple[Step, ...]:
+def _same_shape() -> tuple[ProofStep, ...]:
     taps = (i, 0, k - 1)
     both = (j, 0, k - 1)
     return (
-        Step(
+        ProofStep(
             "paths",
             "n pairs have the paths of n square layers",
             equation(_PAIRS(n, t, _U), _PATHS(n, t, _U)),
@@ -222,7 +222,7 @@ def _same_shape() -> tuple[Step, ...]:
             ExactPoints("paths listed in two dimensions", _planes),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "axes",
             "and those are products over the axes",
             equation(_PATHS(n, t, _U), o(n, t) * o(n, _U)),
@@ -230,7 +230,7 @@ def _same_shape() -> tuple[Step, ...]:
             ExactPoints("paths listed in two dimensions", _planes),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "weights",
             "with 2/k of the weights",
             equation((total(1, taps) + total(1, both)) / total(total(1, taps), both), 2 / k),

@@ -9,7 +9,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -57,10 +57,10 @@ def moments() -> Derivation:
     )
 
 
-def _law() -> tuple[Step, ...]:
+def _law() -> tuple[ProofStep, ...]:
     method = "random kernels convolved n times"
     return (
-        Step(
+        ProofStep(
             "generating function",
             "The signal is the law of a sum",
             equation(total(p(n, t) * z**t, _FIELD), total(w[m] * z**m, _TAPS) ** n),
@@ -68,7 +68,7 @@ def _law() -> tuple[Step, ...]:
             ExactPoints(method, _kernels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "normalisation",
             "The law has mass one",
             equation(total(p(n, t), _FIELD), 1),
@@ -76,7 +76,7 @@ def _law() -> tuple[Step, ...]:
             ExactPoints(method, _kernels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "mean",
             "Means add",
             equation(total(t * p(n, t), _FIELD), n * _MEAN),
@@ -84,7 +84,7 @@ def _law() -> tuple[Step, ...]:
             ExactPoints(method, _kernels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "variance",
             "Variances of independent steps add",
             equation(
@@ -98,13 +98,13 @@ def _law() -> tuple[Step, ...]:
     )
 
 
-def _cumulants() -> tuple[Step, ...]:
+def _cumulants() -> tuple[ProofStep, ...]:
     def central(power: int) -> Any:
         return total(_CENTRED**power * w[m], _TAPS)
 
     method = "power series of the logarithm for random kernels"
     return (
-        Step(
+        ProofStep(
             "cumulants",
             "All cumulants add",
             equation(kappa(r, n), n * kappa(r, 1)),
@@ -112,7 +112,7 @@ def _cumulants() -> tuple[Step, ...]:
             ExactPoints(f"{method}, r = 1 to 6", _cumulants_of_all_orders),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "third cumulant",
             "The third cumulant is the third central moment",
             equation(kappa(3, n), n * central(3)),
@@ -120,7 +120,7 @@ def _cumulants() -> tuple[Step, ...]:
             ExactPoints(method, _kernels),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "fourth cumulant",
             "The fourth cumulant",
             equation(kappa(4, n), n * (central(4) - 3 * central(2) ** 2)),
@@ -131,11 +131,11 @@ def _cumulants() -> tuple[Step, ...]:
     )
 
 
-def _uniform_law() -> tuple[Step, ...]:
+def _uniform_law() -> tuple[ProofStep, ...]:
     generating = sp.sinh(k * h / 2) / (k * sp.sinh(h / 2))
     series = (k**2 - 1) * h**2 / 24 - (k**4 - 1) * h**4 / 2880 + sp.Order(h**6)
     return (
-        Step(
+        ProofStep(
             "uniform generating function",
             "The uniform kernel about its centre",
             equation(total(sp.exp(h * _DEVIATION) / k, _TAPS), generating),
@@ -143,7 +143,7 @@ def _uniform_law() -> tuple[Step, ...]:
             SymbolicIdentity("all k and h", _as_powers),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "uniform cumulant series",
             "Its logarithm as a series",
             equation(sp.log(generating), series),
@@ -154,12 +154,12 @@ def _uniform_law() -> tuple[Step, ...]:
     )
 
 
-def _uniform_moments() -> tuple[Step, ...]:
+def _uniform_moments() -> tuple[ProofStep, ...]:
     square = total(m**2 / k, _TAPS)
     second, fourth = (total(_DEVIATION**power / k, _TAPS) for power in (2, 4))
     faulhaber = SymbolicIdentity("sums of powers for all n and k", _close_sums, _as_ratio)
     return (
-        Step(
+        ProofStep(
             "uniform mean",
             "Mean, uniform kernel",
             equation(n * _UNIFORM_MEAN, n * (k - 1) / 2),
@@ -167,7 +167,7 @@ def _uniform_moments() -> tuple[Step, ...]:
             faulhaber,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "uniform variance",
             "Variance, uniform kernel",
             equation(n * (square - _UNIFORM_MEAN**2), uniform_variance()),
@@ -175,7 +175,7 @@ def _uniform_moments() -> tuple[Step, ...]:
             faulhaber,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "uniform third cumulant",
             "No skewness, uniform kernel",
             equation(n * total(_DEVIATION**3, _TAPS) / k, 0),
@@ -183,7 +183,7 @@ def _uniform_moments() -> tuple[Step, ...]:
             faulhaber,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "uniform fourth cumulant",
             "Fourth cumulant, uniform kernel",
             equation(n * (fourth - 3 * second**2), uniform_fourth_cumulant()),
@@ -191,7 +191,7 @@ def _uniform_moments() -> tuple[Step, ...]:
             faulhaber,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "uniform excess kurtosis",
             "Excess kurtosis, uniform kernel",
             equation(

@@ -8,7 +8,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers import nets
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, sigma, t, total, z
 
@@ -54,13 +54,13 @@ def nonlinearity() -> Derivation:
     )
 
 
-def _complements() -> tuple[Step, ...]:
+def _complements() -> tuple[ProofStep, ...]:
     branches = SymbolicIdentity("y > 0 and y < 0", cases=_both_signs())
     smooth = SymbolicIdentity("all y", reduce=_exponentials)
     leaky = sp.Piecewise((_Y, _Y > 0), (SLOPE * _Y, True))
     rest = sp.Derivative(_squares(sp.tanh(_Y)), _Y)
     return (
-        Step(
+        ProofStep(
             "ReLU",
             "ReLU: the squared slopes at y and at -y add up to one",
             equation(_squares(sp.Piecewise((_Y, _Y > 0), (0, True))), 1),
@@ -68,7 +68,7 @@ def _complements() -> tuple[Step, ...]:
             branches,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "leaky ReLU",
             "Leaky ReLU: a constant for any slope",
             equation(_squares(leaky), 1 + SLOPE**2),
@@ -76,7 +76,7 @@ def _complements() -> tuple[Step, ...]:
             branches,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "absolute value",
             "The absolute value: both are one",
             equation(_squares(sp.Abs(_Y)), 2),
@@ -84,7 +84,7 @@ def _complements() -> tuple[Step, ...]:
             branches,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "shifted sine",
             "A smooth and bounded activation can do it too",
             equation(_squares(sp.sin(_Y - sp.pi / 4)), 1),
@@ -92,7 +92,7 @@ def _complements() -> tuple[Step, ...]:
             SymbolicIdentity("all y", reduce=lambda rest: sp.simplify(sp.expand_trig(rest))),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "smooth ramp",
             "And so can a smooth and monotone one",
             equation(_squares(2 * sp.asinh(sp.exp(_Y / 2))), 1),
@@ -100,7 +100,7 @@ def _complements() -> tuple[Step, ...]:
             smooth,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "tanh",
             "For tanh it is no constant",
             equation(rest, -8 * sp.tanh(_Y) * (1 - sp.tanh(_Y) ** 2) ** 2),
@@ -128,7 +128,7 @@ def _exponentials(residual: Any) -> Any:
     return sp.simplify(sp.simplify(residual).subs(_Y, 2 * sp.log(root)))
 
 
-def _flips() -> tuple[Step, ...]:
+def _flips() -> tuple[ProofStep, ...]:
     sign = 2 * i - 1
     pair: Any = sp.Sum((sign * _WA) * (sign * _WB) * _SLOPE(sign * _Y) ** 2, (i, 0, 1))
     atoms = (i, 0, _ATOMS - 1)
@@ -136,7 +136,7 @@ def _flips() -> tuple[Step, ...]:
     gated = total(product * _SLOPE(_READ(i)) ** 2, atoms)
     read, flipped = (total(s * _WEIGHT(m) * sp.Function("x")(m), _TAPS) for s in (1, -1))
     return (
-        Step(
+        ProofStep(
             "flip",
             "Flipping the signs of a filter flips what the activation reads",
             equation(flipped, -read),
@@ -144,7 +144,7 @@ def _flips() -> tuple[Step, ...]:
             ExactPoints("random filters and patches", nets.patches),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "pair",
             "A filter and its flip: the products of weights stay, the gates average to c",
             equation(pair / 2, MEAN * _WA * _WB),
@@ -152,7 +152,7 @@ def _flips() -> tuple[Step, ...]:
             SymbolicIdentity("any activation with the complement, all y, w", _complemented),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "symmetric law",
             "So the gate leaves every product of weights alone, on average",
             equation(gated, MEAN * total(product, atoms)),
@@ -160,7 +160,7 @@ def _flips() -> tuple[Step, ...]:
             ExactPoints("random symmetric laws, also correlated ones", nets.symmetric_laws),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "uncorrelated weights",
             "With uncorrelated weights only the variances are left",
             equation(gated, MEAN * _VARIANCE(_A) * sp.KroneckerDelta(_A, _B)),
@@ -171,13 +171,13 @@ def _flips() -> tuple[Step, ...]:
     )
 
 
-def _layers() -> tuple[Step, ...]:
+def _layers() -> tuple[ProofStep, ...]:
     behind = _PRODUCT(n - 1, _P - m, _P - m)
     deltas = sp.KroneckerDelta(_A, _B) * sp.KroneckerDelta(_P - _A, _Q - _B)
     doubled = MEAN * _VARIANCE(_A) * deltas * _PRODUCT(n - 1, _P - _A, _P - _A)
     kept = total(_VARIANCE(_A) * _PRODUCT(n - 1, _P - _A, _P - _A), (_A, 0, k - 1))
     return (
-        Step(
+        ProofStep(
             "gradient",
             "The gradient goes back through one layer",
             equation(
@@ -188,7 +188,7 @@ def _layers() -> tuple[Step, ...]:
             ExactPoints("difference quotients of piecewise linear nets, exact", nets.quotients),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "output",
             "At the output the gradient is an impulse",
             equation(_PRODUCT(0, _P, _Q), sp.KroneckerDelta(_P, 0) * sp.KroneckerDelta(_Q, 0)),
@@ -196,7 +196,7 @@ def _layers() -> tuple[Step, ...]:
             ExactPoints("the net without a layer", nets.impulses),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "double sum",
             "Two different pixels never share a term",
             equation(
@@ -207,7 +207,7 @@ def _layers() -> tuple[Step, ...]:
             ExactPoints("random variances and squares, all p and q", nets.double_sums, _nested),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "induction",
             "One layer down: again uncorrelated, and convolved with the variances",
             equation(
@@ -221,10 +221,10 @@ def _layers() -> tuple[Step, ...]:
     )
 
 
-def _conclusions() -> tuple[Step, ...]:
+def _conclusions() -> tuple[ProofStep, ...]:
     field = (0, n * (k - 1))
     return (
-        Step(
+        ProofStep(
             "conclusion",
             "The mean squared gradient is the convolution of the variances, times a scale",
             equation(
@@ -235,7 +235,7 @@ def _conclusions() -> tuple[Step, ...]:
             ExactPoints("all nets of fixed sizes and any signs, random z", nets.generating),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "share",
             "With equal variances each pixel has its share of the paths",
             equation(_PRODUCT(n, t, t) / total(_PRODUCT(n, j, j), (j, *field)), o(n, t) / k**n),
@@ -246,7 +246,7 @@ def _conclusions() -> tuple[Step, ...]:
     )
 
 
-def _others() -> tuple[Step, ...]:
+def _others() -> tuple[ProofStep, ...]:
     left, right = 2 * i - 1, 2 * j - 1
     four = total(total(left * right * _SLOPE(left * _X0 + right * _X1) ** 2, (i, 0, 1)), (j, 0, 1))
     even = {s: (_SLOPE(_X0 + s * _X1) ** 2 + _SLOPE(-_X0 - s * _X1) ** 2) / 2 for s in (1, -1)}
@@ -259,7 +259,7 @@ def _others() -> tuple[Step, ...]:
     opened = _CHANCE_OF_GATE(j) * _GATE(j) ** 2
     stein = SymbolicIdentity("all polynomials psi of degree 6", _gaussian_means, sp.expand)
     return (
-        Step(
+        ProofStep(
             "coupling",
             "Any other activation couples two weights of random sign",
             equation(four / 4, (even[1] - even[-1]) / 2),
@@ -267,7 +267,7 @@ def _others() -> tuple[Step, ...]:
             SymbolicIdentity("any activation and inputs", reduce=sp.expand),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "small weights",
             "For tanh the coupling fades like the squared weight",
             equation(sp.Limit((ends[0] - ends[1]) / (2 * sigma**2), sigma, 0), -4 * _X0 * _X1),
@@ -275,7 +275,7 @@ def _others() -> tuple[Step, ...]:
             SymbolicIdentity("second order in the weight, all inputs", _second_order),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "Gaussian coupling",
             "Gaussian weights: two entries couple by the curvature of the squared slope",
             equation(
@@ -286,7 +286,7 @@ def _others() -> tuple[Step, ...]:
             stein,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "Gaussian square",
             "Gaussian weights: one entry's square keeps its variance and the same curvature",
             equation(
@@ -297,7 +297,7 @@ def _others() -> tuple[Step, ...]:
             stein,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "mean field",
             "Mean field, any activation: gates independent of the weights only scale",
             equation(

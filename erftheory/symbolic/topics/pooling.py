@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -53,10 +53,10 @@ def pooling() -> Derivation:
     )
 
 
-def _average() -> tuple[Step, ...]:
+def _average() -> tuple[ProofStep, ...]:
     square, mean = (total((JUMP * m) ** power / k, _TAPS) for power in (2, 1))
     return (
-        Step(
+        ProofStep(
             "equal shares",
             "The taps of an average pool have equal shares of the square",
             equation(w[_A] ** 2 / total(w[m] ** 2, _TAPS), 1 / k),
@@ -64,7 +64,7 @@ def _average() -> tuple[Step, ...]:
             ExactPoints("pools of equal weights", _equal_weights),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "pool variance",
             "So it adds the variance of a uniform kernel, in units of the jump",
             equation(square - mean**2, JUMP**2 * (k**2 - 1) / 12),
@@ -75,10 +75,10 @@ def _average() -> tuple[Step, ...]:
     )
 
 
-def _exchangeable() -> tuple[Step, ...]:
+def _exchangeable() -> tuple[ProofStep, ...]:
     method = "all orders of random values, mixed at random"
     return (
-        Step(
+        ProofStep(
             "routing",
             "A max pool routes equally often to each tap",
             equation(_ROUTE(_A), 1 / k),
@@ -86,7 +86,7 @@ def _exchangeable() -> tuple[Step, ...]:
             ExactPoints(method, _orders),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "routing in 2-D",
             "In two dimensions one over k squared",
             equation(_ROUTE(_A, _B), 1 / k**2),
@@ -94,7 +94,7 @@ def _exchangeable() -> tuple[Step, ...]:
             ExactPoints("all places of the two largest of k × k inputs", _windows),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "routing variance",
             "So on average it has the variance of an average pool",
             equation(
@@ -108,7 +108,7 @@ def _exchangeable() -> tuple[Step, ...]:
     )
 
 
-def _correlated() -> tuple[Step, ...]:
+def _correlated() -> tuple[ProofStep, ...]:
     wedge = sp.Integral(
         _RADIUS * sp.exp(-(_RADIUS**2) / 2) / (2 * sp.pi),
         (_RADIUS, 0, sp.oo),
@@ -117,7 +117,7 @@ def _correlated() -> tuple[Step, ...]:
     between = sp.Rational(1, 4) + sp.asin(_CORRELATION) / (2 * sp.pi)
     integral = SymbolicIdentity("integral in polar coordinates")
     return (
-        Step(
+        ProofStep(
             "reflection",
             "A reflection keeps the routing symmetric",
             equation(_MIRRORED(_A), _MIRRORED(k - 1 - _A)),
@@ -126,7 +126,7 @@ def _correlated() -> tuple[Step, ...]:
             ExactPoints("random laws of patches and their mirror images", _mirrored),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "mean of the routing",
             "so it does not move the field",
             equation(total(m * _MIRRORED(m), _TAPS), (k - 1) / 2),
@@ -134,7 +134,7 @@ def _correlated() -> tuple[Step, ...]:
             ExactPoints("random laws of patches and their mirror images", _mirrored_once),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "correlation of differences",
             "How the leads of one input over two others correlate",
             equation(
@@ -149,7 +149,7 @@ def _correlated() -> tuple[Step, ...]:
             ExactPoints("moving sums of all signs", _moving_sums),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "orthant",
             "Gaussian inputs: the chance of the middle one",
             equation(wedge, between),
@@ -158,7 +158,7 @@ def _correlated() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "white inputs",
             "Independent inputs: one third",
             equation(wedge.subs(_CORRELATION, sp.Rational(1, 2)), sp.Rational(1, 3)),
@@ -166,7 +166,7 @@ def _correlated() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "sums of neighbours",
             "Sums of two neighbours: one quarter",
             equation(wedge.subs(_CORRELATION, 0), sp.Rational(1, 4)),

@@ -10,7 +10,7 @@ import sympy as sp
 
 from erftheory.symbolic.helpers import linear_nets
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, k, m, n, o, t, total, z
 
@@ -52,10 +52,10 @@ def random_weights() -> Derivation:
     )
 
 
-def _layer() -> tuple[Step, ...]:
+def _layer() -> tuple[ProofStep, ...]:
     law = total(_CHANCE(i) * _WEIGHT(i, _A) * _WEIGHT(i, _B), (i, 0, _ATOMS - 1))
     return (
-        Step(
+        ProofStep(
             "gradient",
             "The gradient goes back through one layer",
             equation(_GRADIENT(n, _P), total(_WEIGHT(m) * _GRADIENT(n - 1, _P - m), _TAPS)),
@@ -63,7 +63,7 @@ def _layer() -> tuple[Step, ...]:
             ExactPoints("impulses run through random nets", linear_nets.drawn),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "mean",
             "The mean gradient is zero behind any layer",
             equation(_MEAN(_ANY, _P), sp.KroneckerDelta(_ANY, 0) * sp.KroneckerDelta(_P, 0)),
@@ -71,7 +71,7 @@ def _layer() -> tuple[Step, ...]:
             ExactPoints("all nets of small skew weights", linear_nets.pixel_pairs),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "products of weights",
             "Two weights of a filter have mean product zero",
             equation(law, _VARIANCE(_A) * sp.KroneckerDelta(_A, _B)),
@@ -82,13 +82,13 @@ def _layer() -> tuple[Step, ...]:
     )
 
 
-def _induction() -> tuple[Step, ...]:
+def _induction() -> tuple[ProofStep, ...]:
     law = total(_CHANCE(i) * _WEIGHT(i, _A) * _WEIGHT(i, _B), (i, 0, _ATOMS - 1))
     shared = law * _PRODUCT(n - 1, _P - _A, _Q - _B)
     diagonal = _VARIANCE(n, m) * _PRODUCT(n - 1, _P - m, _P - m)
     enumerated = ExactPoints("all nets of small skew weights, all p, q", linear_nets.layer_pairs)
     return (
-        Step(
+        ProofStep(
             "shared weights",
             "Two pixels read the same filter",
             equation(_PRODUCT(n, _P, _Q), total(total(shared, (_A, 0, k - 1)), (_B, 0, k - 1))),
@@ -97,7 +97,7 @@ def _induction() -> tuple[Step, ...]:
             enumerated,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "uncorrelated pixels",
             "Different pixels stay uncorrelated",
             equation(_PRODUCT(n, _P, _Q), sp.KroneckerDelta(_P, _Q) * _PRODUCT(n, _P, _P)),
@@ -106,7 +106,7 @@ def _induction() -> tuple[Step, ...]:
             ExactPoints("all nets of small skew weights, all p, q", linear_nets.pixel_pairs),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "squares",
             "One layer convolves the squares with its variances",
             equation(_PRODUCT(n, _P, _P), total(diagonal, _TAPS)),
@@ -117,11 +117,11 @@ def _induction() -> tuple[Step, ...]:
     )
 
 
-def _conclusions() -> tuple[Step, ...]:
+def _conclusions() -> tuple[ProofStep, ...]:
     field = (_P, 0, n * (k - 1))
     layer = total(_VARIANCE(_LAYER, m) * z**m, _TAPS)
     return (
-        Step(
+        ProofStep(
             "convolution",
             "The mean squared gradient is the convolution of the variances",
             equation(total(_PRODUCT(n, _P, _P) * z**_P, field), sp.Product(layer, (_LAYER, 1, n))),
@@ -129,7 +129,7 @@ def _conclusions() -> tuple[Step, ...]:
             ExactPoints("all nets of small skew weights, random z", linear_nets.marks),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "width",
             "Hidden channels only scale it",
             equation(
@@ -144,13 +144,13 @@ def _conclusions() -> tuple[Step, ...]:
     )
 
 
-def _fixed() -> tuple[Step, ...]:
+def _fixed() -> tuple[ProofStep, ...]:
     inner = total(_F(_A) * _H(m - _A), (_A, 0, k - 1))
     composed = (m, 0, 2 * (k - 1))
     overlap = {f: total(f(_A) * f(_A + _D), (_A, 0, k - 1)) for f in (_F, _H)}
     squares = total(_F(m) ** 2, _TAPS) * total(_H(m) ** 2, _TAPS)
     return (
-        Step(
+        ProofStep(
             "fixed layer",
             "A fixed layer counts with its squared weights",
             equation(_ONE_FIXED(n, _P), total(_F(m) ** 2 * _PRODUCT(n, _P - m, _P - m), _TAPS)),
@@ -158,7 +158,7 @@ def _fixed() -> tuple[Step, ...]:
             ExactPoints("all nets above random fixed layers", linear_nets.fixed_layers),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "two fixed layers",
             "Neighbouring fixed layers are composed before they are squared",
             equation(_TWO_FIXED(n, _P), total(inner**2 * _PRODUCT(n, _P - m, _P - m), composed)),
@@ -166,7 +166,7 @@ def _fixed() -> tuple[Step, ...]:
             ExactPoints("all nets above random fixed layers", linear_nets.fixed_layers),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "missing power",
             "Squaring each of them misses the overlaps",
             equation(
@@ -180,14 +180,14 @@ def _fixed() -> tuple[Step, ...]:
     )
 
 
-def _pools() -> tuple[Step, ...]:
+def _pools() -> tuple[ProofStep, ...]:
     field = (t, 0, 2 * (k - 1))
     power = total(o(2, t) ** 2, field)
     spread = total((t - (k - 1)) ** 2 * o(2, t) ** 2, field) / power
     listed = ExactPoints("listed paths of two layers", _two_layers)
     composed = (k**4 - 1) / (5 * (2 * k**2 + 1))
     return (
-        Step(
+        ProofStep(
             "power of two average pools",
             "Two average pools in a row carry more power than their squares",
             equation(power / k**2, (2 * k**2 + 1) / (3 * k)),
@@ -196,7 +196,7 @@ def _pools() -> tuple[Step, ...]:
             listed,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "variance of two average pools",
             "and less variance",
             equation(spread, composed),
@@ -204,7 +204,7 @@ def _pools() -> tuple[Step, ...]:
             listed,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "share of the variance",
             "For wide pools three fifths of what squares alone would give",
             equation(sp.Limit(composed / ((k**2 - 1) / 6), k, sp.oo), sp.Rational(3, 5)),

@@ -10,7 +10,7 @@ import sympy as sp
 
 from erftheory.symbolic.helpers.hermite import RHO, frequencies, over_all_frequencies
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, h, k, m, n, p, s, sigma, t, total, w, z
 from erftheory.symbolic.topics.edgeworth import SPAN
@@ -45,13 +45,13 @@ def saddlepoint() -> Derivation:
     )
 
 
-def _tilting() -> tuple[Step, ...]:
+def _tilting() -> tuple[ProofStep, ...]:
     mass = total(w[m] * z**m, _TAPS)
     mean = total(m * w[m] * z**m, _TAPS) / mass
     square = total(m**2 * w[m] * z**m, _TAPS) / mass
     points = ExactPoints("random kernels and tilts, both convolved n times", _kernels)
     return (
-        Step(
+        ProofStep(
             "tilt",
             "A tilted signal is the signal of tilted layers",
             equation(_TILTED(n, t), p(n, t) * z**t / mass**n),
@@ -60,7 +60,7 @@ def _tilting() -> tuple[Step, ...]:
             points,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "tilted mean",
             "Its mean is the derivative of K",
             equation(total(t * _TILTED(n, t), _FIELD), n * mean),
@@ -69,7 +69,7 @@ def _tilting() -> tuple[Step, ...]:
             points,
             EXACT,
         ),
-        Step(
+        ProofStep(
             "tilted variance",
             "Its variance is the second derivative, so the mean grows with the tilt",
             equation(
@@ -83,10 +83,10 @@ def _tilting() -> tuple[Step, ...]:
     )
 
 
-def _density() -> tuple[Step, ...]:
+def _density() -> tuple[ProofStep, ...]:
     peak = _at_centre(1) / sp.sqrt(2 * sp.pi)
     return (
-        Step(
+        ProofStep(
             "density",
             "The logarithm of Daniels' approximation",
             equation(
@@ -101,13 +101,13 @@ def _density() -> tuple[Step, ...]:
     )
 
 
-def _corrections() -> tuple[Step, ...]:
+def _corrections() -> tuple[ProofStep, ...]:
     a, b, c, d = RHO.values()
     first, second = (_at_centre(frequencies()[order]) for order in (2, 4))
     excess = -sp.Rational(6, 5) * (k**2 + 1) / (k**2 - 1)
     integral = SymbolicIdentity("integral over all frequencies", _transformed)
     return (
-        Step(
+        ProofStep(
             "first correction",
             "The relative correction of order 1/n",
             equation(first, (3 * b - 5 * a**2) / 24),
@@ -115,7 +115,7 @@ def _corrections() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "second correction",
             "The relative correction of order 1/n^2",
             equation(
@@ -126,7 +126,7 @@ def _corrections() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "centre",
             "At the centre of uniform layers",
             equation(
@@ -141,7 +141,7 @@ def _corrections() -> tuple[Step, ...]:
     )
 
 
-def _binomial() -> tuple[Step, ...]:
+def _binomial() -> tuple[ProofStep, ...]:
     """Two equal taps, where all is known in closed form."""
     q = _SHARE * (1 - _SHARE)
     tilt = sp.log(_SHARE / (1 - _SHARE))
@@ -166,7 +166,7 @@ def _binomial() -> tuple[Step, ...]:
     )
     at_tilt = SymbolicIdentity("all shares of the field", _evaluated, _inside)
     return (
-        Step(
+        ProofStep(
             "tilt of two taps",
             "Two equal taps: the tilt of an offset",
             equation(sp.Subs(mean, h, tilt), n * _SHARE),
@@ -174,7 +174,7 @@ def _binomial() -> tuple[Step, ...]:
             at_tilt,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "Stirling",
             "Two equal taps: the logarithm of Daniels' density is that of Stirling's binomial",
             equation(sp.Subs(daniels, h, tilt), stirling),
@@ -182,7 +182,7 @@ def _binomial() -> tuple[Step, ...]:
             at_tilt,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "correction of two taps",
             "Two equal taps: the correction in closed form",
             equation(sp.Subs((3 * fourth - 5 * third**2) / 24, h, tilt), -(1 - q) / (12 * q)),
@@ -191,7 +191,7 @@ def _binomial() -> tuple[Step, ...]:
             at_tilt,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "relative error",
             "Two equal taps: the error itself, from the exact binomial",
             equation(
@@ -205,7 +205,7 @@ def _binomial() -> tuple[Step, ...]:
     )  # fmt: skip
 
 
-def _exact_laws() -> tuple[Step, ...]:
+def _exact_laws() -> tuple[ProofStep, ...]:
     normal = _MEAN * h + sigma**2 * h**2 / 2
     of_normal = (_PLACE - _MEAN) / sigma**2
     exact = sp.exp(-((_PLACE - _MEAN) ** 2) / (2 * sigma**2)) / sp.sqrt(2 * sp.pi * sigma**2)
@@ -219,7 +219,7 @@ def _exact_laws() -> tuple[Step, ...]:
         * _SHAPE ** (sp.Rational(1, 2) - _SHAPE)
     )
     return (
-        Step(
+        ProofStep(
             "exact for a normal law",
             "It is exact for a normal law",
             equation(sp.Subs(_daniels(normal, _PLACE), h, of_normal), exact),
@@ -227,7 +227,7 @@ def _exact_laws() -> tuple[Step, ...]:
             SymbolicIdentity("all means and deviations", _evaluated),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "exact for a gamma law",
             "For a gamma law it is exact once it is normalised",
             equation(sp.Subs(_daniels(gamma, place) / density, h, 1 - _SHAPE / place), constant),

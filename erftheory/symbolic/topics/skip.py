@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -56,7 +56,7 @@ def skip() -> Derivation:
     )
 
 
-def _mixture() -> tuple[Step, ...]:
+def _mixture() -> tuple[ProofStep, ...]:
     field, taps = (t, 0, n * (k - 1)), (m, 0, k - 1)
     walk = (1 + ALPHA * total(w[m] * z**m, taps)) / (1 + ALPHA)
     branch = 1 + _MEAN * h + (sigma**2 + _MEAN**2) * h**2 / 2
@@ -64,7 +64,7 @@ def _mixture() -> tuple[Step, ...]:
     second = sp.Subs(sp.Derivative(generating, (h, 2)), h, 0)
     spread = ALPHA * sigma**2 / (1 + ALPHA) + ALPHA * _MEAN**2 / (1 + ALPHA) ** 2
     return (
-        Step(
+        ProofStep(
             "mixture",
             "A block is a mixture of its identity and its branch",
             equation(total(p(n, t) * z**t, field), walk**n),
@@ -73,7 +73,7 @@ def _mixture() -> tuple[Step, ...]:
             ExactPoints("sums over all subsets of blocks", _subsets),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "block variance",
             "The variance of one block",
             equation(second, spread),
@@ -82,7 +82,7 @@ def _mixture() -> tuple[Step, ...]:
             SymbolicIdentity("all alpha, mean and variance"),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "centred block",
             "A centred branch counts with its share alpha/(1 + alpha)",
             equation(sp.Subs(second, _MEAN, 0), ALPHA / (1 + ALPHA) * sigma**2),
@@ -93,11 +93,11 @@ def _mixture() -> tuple[Step, ...]:
     )
 
 
-def _rectified() -> tuple[Step, ...]:
+def _rectified() -> tuple[ProofStep, ...]:
     first, square, gate = (sp.Integral(x**power * _NORMAL, (x, 0, sp.oo)) for power in (1, 2, 0))
     integral = SymbolicIdentity("integral over the half line")
     return (
-        Step(
+        ProofStep(
             "rectified mean",
             "The mean of a rectified standard unit",
             equation(first, 1 / sp.sqrt(2 * sp.pi)),
@@ -105,7 +105,7 @@ def _rectified() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "rectified square",
             "Its mean square",
             equation(square, sp.Rational(1, 2)),
@@ -113,7 +113,7 @@ def _rectified() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "backward",
             "A ReLU and a He convolution keep a gradient's power",
             equation(2 * gate, 1),
@@ -121,7 +121,7 @@ def _rectified() -> tuple[Step, ...]:
             integral,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "channel variance",
             "A He convolution of rectified units varies by 1 - 1/pi inside a channel",
             equation(2 * square - 2 * first**2, _KEPT),
@@ -133,11 +133,11 @@ def _rectified() -> tuple[Step, ...]:
     )
 
 
-def _gains() -> tuple[Step, ...]:
+def _gains() -> tuple[ProofStep, ...]:
     inner = sp.Product(1 / _KEPT, (j, 1, CONVOLUTIONS - 1))
     closed = SymbolicIdentity("all block numbers and branch lengths")
     return (
-        Step(
+        ProofStep(
             "trunk",
             "The trunk's variance grows by the same amount at each block",
             equation(1 + total(_KEPT, (j, 0, BLOCK - 1)), _TRUNK),
@@ -146,7 +146,7 @@ def _gains() -> tuple[Step, ...]:
             SymbolicIdentity("all block numbers"),
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "gain",
             "Power of the branch over that of the identity",
             equation(inner / _TRUNK, _GAIN),
@@ -155,7 +155,7 @@ def _gains() -> tuple[Step, ...]:
             closed,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "share",
             "The share of the branch falls like one over depth",
             equation(_GAIN / (1 + _GAIN), _SHARE),
@@ -166,9 +166,9 @@ def _gains() -> tuple[Step, ...]:
     )
 
 
-def _sums() -> tuple[Step, ...]:
+def _sums() -> tuple[ProofStep, ...]:
     return (
-        Step(
+        ProofStep(
             "variance",
             "The variance of n blocks",
             equation(
@@ -182,12 +182,12 @@ def _sums() -> tuple[Step, ...]:
     )
 
 
-def _depth() -> tuple[Step, ...]:
+def _depth() -> tuple[ProofStep, ...]:
     rate = CONVOLUTIONS * sigma**2 * _RATE
     plain = CONVOLUTIONS * sigma**2 * n
     limit = SymbolicIdentity("limit for all branch lengths", _limit_of_digammas)
     return (
-        Step(
+        ProofStep(
             "logarithm",
             "It grows like the logarithm of depth",
             equation(sp.Limit(_VARIANCE / sp.log(n), n, sp.oo), rate),
@@ -195,7 +195,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "doubling",
             "Twice the depth adds a constant variance",
             equation(sp.Limit(_VARIANCE.subs(n, 2 * n) - _VARIANCE, n, sp.oo), rate * sp.log(2)),
@@ -203,7 +203,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "radius",
             "The radius grows like the square root of log depth",
             equation(sp.Limit(sp.sqrt(_VARIANCE / sp.log(n)), n, sp.oo), sp.sqrt(rate)),
@@ -211,7 +211,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "against a stack",
             "Its share of a plain stack's variance vanishes",
             equation(sp.Limit(_VARIANCE / plain, n, sp.oo), 0),

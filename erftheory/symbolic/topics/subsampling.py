@@ -12,7 +12,7 @@ import sympy as sp
 
 from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
 from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, Step
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
     EXACT,
     SYMBOLIC,
@@ -62,13 +62,13 @@ def subsampling() -> Derivation:
     )
 
 
-def _one_layer() -> tuple[Step, ...]:
+def _one_layer() -> tuple[ProofStep, ...]:
     taps, outputs = (m, 0, k - 1), (_Q, 0, _M)
     inputs = (t, 0, STRIDE * _M + k - 1)
     mean, above = _MEANS
     centred = total(m**2 * w[m], taps) - total(m * w[m], taps) ** 2
     return (
-        Step(
+        ProofStep(
             "one layer",
             "Output q reads the inputs s q + m",
             equation(
@@ -79,7 +79,7 @@ def _one_layer() -> tuple[Step, ...]:
             ExactPoints("impulses run through strided layers", _strided),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "one variance",
             "The variance from above is multiplied by the squared stride",
             equation(
@@ -93,11 +93,11 @@ def _one_layer() -> tuple[Step, ...]:
     )
 
 
-def _chain() -> tuple[Step, ...]:
+def _chain() -> tuple[ProofStep, ...]:
     layers = (_LAYER, 0, n - 1)
     step = _DILATIONS[_LAYER] * _JUMP
     return (
-        Step(
+        ProofStep(
             "field",
             "The theoretical field of a chain",
             equation(_FIELD(n), 1 + total((_KERNELS[_LAYER] - 1) * step, layers)),
@@ -106,7 +106,7 @@ def _chain() -> tuple[Step, ...]:
             ExactPoints("paths listed, random strides, dilations, kernels", _chains),
             EXACT,
         ),
-        Step(
+        ProofStep(
             "variance",
             "The variance of a chain",
             equation(_SPREAD(n), total(step**2 * _TAP(_LAYER), layers)),
@@ -117,13 +117,13 @@ def _chain() -> tuple[Step, ...]:
     )
 
 
-def _equal_strides() -> tuple[Step, ...]:
+def _equal_strides() -> tuple[ProofStep, ...]:
     layers = (_LAYER, 0, n - 1)
     closed = SymbolicIdentity(
         "geometric sums for all n, k and s", geometric_sums, power_ratio(STRIDE)
     )
     return (
-        Step(
+        ProofStep(
             "field of equal layers",
             "Stride s in each of n layers: the field",
             equation(1 + (k - 1) * total(STRIDE**_LAYER, layers), _CLOSED_FIELD),
@@ -131,7 +131,7 @@ def _equal_strides() -> tuple[Step, ...]:
             closed,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "variance of equal layers",
             "and the variance",
             equation(total((k**2 - 1) / 12 * STRIDE ** (2 * _LAYER), layers), _CLOSED),
@@ -139,7 +139,7 @@ def _equal_strides() -> tuple[Step, ...]:
             closed,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "no stride",
             "Without strides the stack of n layers is back",
             equation(
@@ -153,14 +153,14 @@ def _equal_strides() -> tuple[Step, ...]:
     )
 
 
-def _depth() -> tuple[Step, ...]:
+def _depth() -> tuple[ProofStep, ...]:
     last = STRIDE ** (2 * n - 2) / _RATIO
     fourth = -(k**4 - 1) / 120 * (STRIDE ** (4 * n) - 1) / (STRIDE**4 - 1)
     limit = SymbolicIdentity("limit for all k and s > 1", deep_limit(STRIDE), as_ratio)
     kept = (k + 1) * (STRIDE - 1) / (12 * (k - 1) * (STRIDE + 1))
     excess = -6 * (k**2 + 1) * (STRIDE**2 - 1) / (5 * (k**2 - 1) * (STRIDE**2 + 1))
     return (
-        Step(
+        ProofStep(
             "last layer",
             "The deepest layer dominates",
             equation(sp.Limit(last, n, sp.oo), 1 - 1 / STRIDE**2),
@@ -168,7 +168,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "share of the field",
             "The effective field keeps its share of the theoretical one",
             equation(sp.Limit(_CLOSED / _CLOSED_FIELD**2, n, sp.oo), kept),
@@ -176,7 +176,7 @@ def _depth() -> tuple[Step, ...]:
             limit,
             SYMBOLIC,
         ),
-        Step(
+        ProofStep(
             "excess kurtosis",
             "It does not become a Gaussian",
             equation(sp.Limit(fourth / _CLOSED**2, n, sp.oo), excess),
