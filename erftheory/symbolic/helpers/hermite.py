@@ -9,6 +9,7 @@ import sympy as sp
 from erftheory.symbolic.proof.names import s, x
 
 RHO: dict[int, Any] = {r: sp.Symbol(f"rho_{r}", real=True) for r in (3, 4, 5, 6)}
+NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)  # the density
 SMALL: Any = sp.Symbol("epsilon", positive=True)  # 1/√n
 
 
@@ -84,4 +85,4 @@ def over_all_frequencies(side: Any) -> Any:
         )
         return sp.sqrt(2 * sp.pi) * sp.exp(-(place**2) / 2) * sum(moments)
 
-    return side.replace(sp.Integral, integrate)
+    return side.replace(sp.Integral, integrate).doit()

@@ -10,13 +10,9 @@ import sympy as sp
 from sympy.polys.ring_series import rs_log, rs_trunc
 
 from erftheory.symbolic.helpers.hermite import RHO, SMALL, corrections
+from erftheory.symbolic.helpers.rewrites import as_ratio, in_depth, limit_in_depth, series_of_rest
 from erftheory.symbolic.proof.derivation import ProofStep
-from erftheory.symbolic.proof.evidence import (
-    SYMBOLIC,
-    SymbolicIdentity,
-    limit_in_depth,
-    series_of_rest,
-)
+from erftheory.symbolic.proof.evidence import SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, n, x
 
 LEVEL: Any = sp.Symbol("L", positive=True)  # log of the centre value over the level's
@@ -75,8 +71,7 @@ def _levels() -> tuple[ProofStep, ...]:
                 _profile(x**2) + sp.Order(SMALL**6),
             ),
             "Odd cumulants vanish; epsilon squared is 1/n.",
-            SymbolicIdentity("series to the order 1/n²", _log_series, _series),
-            SYMBOLIC,
+            SymbolicIdentity("series to the order 1/n²", _log_series, series_of_rest(SMALL)),
         ),
         ProofStep(
             "level radius",
@@ -84,8 +79,7 @@ def _levels() -> tuple[ProofStep, ...]:
             equation(RADIUS**2, _radius_squared() + sp.Order(SMALL**6)),
             "The plane's signal is the product of two lines: R is where the profiles at R cos psi "
             "and R sin psi add up to -L. A circle to leading order, fourfold symmetric beyond.",
-            SymbolicIdentity("all directions, to the order 1/n²", _solved, _series),
-            SYMBOLIC,
+            SymbolicIdentity("all directions, to the order 1/n²", _solved, series_of_rest(SMALL)),
         ),
         ProofStep(
             "area",
@@ -95,8 +89,7 @@ def _levels() -> tuple[ProofStep, ...]:
                 2 * sp.pi * LEVEL * (1 + SMALL**2 * first + SMALL**4 * second) + sp.Order(SMALL**6),
             ),
             "Half the squared radius, over all directions; without corrections a Gaussian's disc.",
-            SymbolicIdentity("series to the order 1/n²", _area, _series),
-            SYMBOLIC,
+            SymbolicIdentity("series to the order 1/n²", _area, series_of_rest(SMALL)),
         ),
         ProofStep(
             "size",
@@ -104,7 +97,6 @@ def _levels() -> tuple[ProofStep, ...]:
             equation(sp.Limit(n * (sp.sqrt(1 + first / n) - 1), n, sp.oo), _first()),
             "L16's size of a 2-D map is the root of the count of pixels above the level.",
             SymbolicIdentity("limit for all levels", limit_in_depth),
-            SYMBOLIC,
         ),
     )
 
@@ -116,7 +108,7 @@ def _slopes() -> tuple[ProofStep, ...]:
     slope = n * sp.Derivative(sp.log(size), n)
     share = n * sp.Derivative(sp.log(size / (n * (k - 1) + 1)), n)
     half = sp.Rational(1, 2)
-    limit = SymbolicIdentity("limit for all k and levels", _deep)
+    limit = SymbolicIdentity("limit for all k and levels", in_depth(_leading))
     return (
         ProofStep(
             "exponent of the size",
@@ -128,7 +120,6 @@ def _slopes() -> tuple[ProofStep, ...]:
             "Uniform kernels of k taps have light tails, so levels with L > 4 lie further in the "
             "shallower the net: by 3(L - 4)/(32 n) for three taps.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "exponent of the share",
@@ -139,13 +130,8 @@ def _slopes() -> tuple[ProofStep, ...]:
             ),
             "The field n(k - 1) + 1 has one pixel without depth, which adds 1/((k - 1) n).",
             limit,
-            SYMBOLIC,
         ),
     )
-
-
-def _series(residual: Any) -> Any:
-    return series_of_rest(residual, SMALL)
 
 
 def _solved(side: Any) -> Any:
@@ -220,16 +206,10 @@ def _area(side: Any) -> Any:
     return sp.collect(sp.expand(side.replace(sp.Integral, integrate)), SMALL)
 
 
-def _deep(side: Any) -> Any:
-    """Limits for n → ∞ of what is rational in n once its derivatives are taken."""
-
-    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
-        if (variable, target) != (n, sp.oo):
-            raise ArithmeticError(f"no limit of infinite depth: {variable} to {target}")
-        top, bottom = sp.fraction(sp.cancel(sp.together(function.doit())))
-        top, bottom = sp.Poly(top, n), sp.Poly(bottom, n)
-        if top.degree() != bottom.degree():
-            raise ArithmeticError("no finite limit that is not 0")
-        return top.LC() / bottom.LC()
-
-    return side.replace(sp.Limit, evaluate)
+def _leading(function: Any) -> Any:
+    """The limit for n → ∞ of what is rational in n once its derivatives are taken."""
+    top, bottom = sp.fraction(as_ratio(function.doit()))
+    top, bottom = sp.Poly(top, n), sp.Poly(bottom, n)
+    if top.degree() != bottom.degree():
+        raise ArithmeticError("no finite limit that is not 0")
+    return top.LC() / bottom.LC()

@@ -6,7 +6,8 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.proof.evidence import Rewrite, as_ratio
+from erftheory.symbolic.helpers.rewrites import as_ratio, in_depth
+from erftheory.symbolic.proof.evidence import Rewrite
 from erftheory.symbolic.proof.names import n
 
 _POWER: Any = sp.Symbol("Q", positive=True)  # b^n
@@ -15,16 +16,14 @@ _POWER: Any = sp.Symbol("Q", positive=True)  # b^n
 def deep_limit(base: Any) -> Rewrite:
     """Evaluates limits for n → ∞ of rational functions of base^n, for a base above 1."""
 
-    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
-        if (variable, target) != (n, sp.oo):
-            raise ArithmeticError(f"no limit of infinite depth: {variable} to {target}")
+    def limit(function: Any) -> Any:
         parts = sp.fraction(sp.cancel(_named(function, base)))
         above, below = (sp.Poly(part, _POWER) for part in parts)
         if above.degree() > below.degree():
             raise ArithmeticError(f"no finite limit: {function}")
         return above.coeff_monomial(_POWER ** below.degree()) / below.LC()
 
-    return lambda side: side.replace(sp.Limit, evaluate)
+    return in_depth(limit)
 
 
 def power_ratio(base: Any) -> Rewrite:

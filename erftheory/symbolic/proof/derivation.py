@@ -24,7 +24,6 @@ class ProofStep:
         statement: the formula, an unevaluated SymPy equation.
         reason: why it follows, one sentence.
         verify: decides the statement it is given; knows the meaning of its names only.
-        kind: the kind of evidence that `verify` gives.
     """
 
     name: str
@@ -32,7 +31,11 @@ class ProofStep:
     statement: sp.Eq
     reason: str
     verify: Check = dataclasses.field(repr=False)
-    kind: Kind
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of evidence that the check gives."""
+        return self.verify.kind
 
     def check(self) -> CheckResult:
         """Run the check on the statement that this step carries."""

@@ -1,6 +1,6 @@
-"""What a check returns, and the two ways of checking a statement.
+"""What a check returns, and the ways of checking a statement.
 
-Both work on the statement they are given: they know what its names mean, never what it should
+All work on the statement they are given: they know what its names mean, never what it should
 say. So a wrong statement fails.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import mpmath
 import sympy as sp
@@ -22,7 +21,6 @@ Kind = Literal["symbolic identity", "exact arithmetic at random points"]
 SYMBOLIC: Kind = "symbolic identity"
 EXACT: Kind = "exact arithmetic at random points"
 
-Check = Callable[[sp.Eq], "CheckResult"]
 Rewrite = Callable[[Any], Any]
 Point = Mapping[str, Any]
 
@@ -37,6 +35,20 @@ class CheckResult:
 
     def __bool__(self) -> bool:
         return self.holds
+
+
+class Check(Protocol):
+    """Decides a statement, and knows what kind of evidence it gives."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def __call__(self, statement: sp.Eq, /) -> CheckResult: ...
+
+
+def leave(side: Any) -> Any:
+    """The side as it is: nothing to prepare or to reduce."""
+    return side
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class ExactPoints:
 
     method: str
     points: Callable[[], Iterable[Point]]
-    prepare: Rewrite = lambda side: side
+    prepare: Rewrite = leave
     kind: Kind = EXACT
 
     def __call__(self, statement: sp.Eq) -> CheckResult:
@@ -102,10 +114,12 @@ class Induction:
     """left(1) = right(1), and left(n + 1) = right(n + 1) follows from left(n) = right(n), all n.
 
     The sums and products of `left` over layers grow by their last term; what is left of them is
-    `left` again, for which the induction hypothesis puts `right`.
+    `left` again, for which the induction hypothesis puts `right`. `prepare` writes both so that
+    it is found.
     """
 
     method: str
+    prepare: Rewrite = leave
     reduce: Rewrite = sp.simplify
     kind: Kind = SYMBOLIC
 
@@ -114,10 +128,10 @@ class Induction:
         grown = left.subs(n, n + 1)
         for kind, joined in ((sp.Sum, sp.Add), (sp.Product, sp.Mul)):
             grown = grown.replace(kind, _split_last(kind, joined))
-        claimed = right.subs(n, n + 1)
-        identity = SymbolicIdentity(self.method, prepare=lambda side: side, reduce=self.reduce)
+        step = self.prepare(grown).subs(self.prepare(left), right)
+        identity = SymbolicIdentity(self.method, leave, self.reduce)
         base = identity(equation(left.subs(n, 1).doit(), right.subs(n, 1)))
-        return base and identity(equation(grown.subs(left, right), claimed))
+        return base and identity(equation(step, right.subs(n, n + 1)))
 
 
 def _sides(statement: sp.Eq) -> Any:
@@ -132,90 +146,6 @@ def _split_last(kind: Any, joined: Any) -> Callable[[Any, Any], Any]:
         return joined(kind(term, (index, first, last - 1)), term.subs(index, last))
 
     return split
-
-
-def generic_branch(expression: Any) -> Any:
-    """The expression with every case distinction replaced by its last, generic case."""
-    return expression.replace(
-        lambda node: isinstance(node, sp.Piecewise), lambda node: node.args[-1][0]
-    )
-
-
-def closed_sums(expression: Any) -> Any:
-    """Every sum of a polynomial in its index in closed form (Faulhaber)."""
-    return expression.replace(sp.Sum, _closed_sum)
-
-
-def _closed_sum(term: Any, *limits: Any) -> Any:
-    (index, first, last), *others = limits
-    if others:
-        raise ArithmeticError(f"a sum over several indices: {term}")
-    powers = sp.Poly(term, index).terms()
-    return sum(share * _power_sum(degree, first, last) for (degree,), share in powers)
-
-
-@cache
-def _power_sum(degree: int, first: Any, last: Any) -> Any:
-    """Σ i^degree over i = first … last."""
-    index = sp.Symbol("i", integer=True)
-    return sp.factor(sp.Sum(index**degree, (index, first, last)).doit())
-
-
-def as_ratio(residual: Any) -> Any:
-    """A rational function in lowest terms; 0 if it is 0."""
-    return sp.cancel(sp.together(residual))
-
-
-def geometric_sums(expression: Any) -> Any:
-    """Every geometric sum Σ c·b^(a·i + e) in closed form, for a ratio b^a that is not 1."""
-    return expression.replace(sp.Sum, _geometric_sum)
-
-
-def _geometric_sum(term: Any, limits: Any) -> Any:
-    index, first, last = limits
-    term = sp.powsimp(term)
-    ratio = sp.powsimp(term.subs(index, index + 1) / term)
-    if ratio.has(index):
-        raise ArithmeticError(f"not geometric: {term}")
-    if ratio == 1:
-        return term * (last - first + 1)
-    return (term.subs(index, last + 1) - term.subs(index, first)) / (ratio - 1)
-
-
-def taylor(expression: Any, variable: sp.Symbol, order: int) -> Any:
-    """The Taylor polynomial of `expression` at 0, the terms below variable^order."""
-    return sum(_taylor(term, variable, order) for term in sp.Add.make_args(expression))
-
-
-@cache
-def _taylor(term: Any, variable: sp.Symbol, order: int) -> Any:
-    return sp.series(term, variable, 0, order).removeO()
-
-
-def series_of_rest(residual: Any, variable: sp.Symbol) -> Any:
-    """What is left of a difference below the order O(variable^r) that the statement claims."""
-    order = residual.getO().getn()
-    return sp.expand(taylor(residual.removeO(), variable, order))
-
-
-def limit_in_depth(side: Any) -> Any:
-    """Limits for n → ∞ evaluated in 1/√n, the variable in which the functions have series."""
-    small = sp.Symbol("epsilon", positive=True)
-
-    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
-        if (variable, target) != (n, sp.oo):
-            raise ArithmeticError(f"no limit of infinite depth: {variable} to {target}")
-        shallow = function.subs(n, 1 / small**2)
-        if not isinstance(shallow, sp.Pow):
-            return sp.limit(shallow, small, 0)
-        # the limit of a power through its logarithm, term by term: SymPy finds these faster
-        exponents = sp.Add.make_args(sp.expand(shallow.exp))
-        parts = [sp.limit(part * sp.log(shallow.base), small, 0) for part in exponents]
-        if any(part.has(sp.oo, -sp.oo, sp.zoo, sp.nan) for part in parts):
-            raise ArithmeticError(f"no finite limit term by term: {function}")
-        return sp.exp(sum(parts))
-
-    return side.replace(sp.Limit, evaluate)
 
 
 def _counterexample(residual: Any) -> str:

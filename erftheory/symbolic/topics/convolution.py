@@ -8,17 +8,10 @@ from typing import Any
 
 import sympy as sp
 
+from erftheory.symbolic.helpers.rewrites import generic_branch, taylor
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    generic_branch,
-    taylor,
-)
+from erftheory.symbolic.proof.evidence import EXACT, ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, omega, t, u, v, z
 
 _U: Any = sp.Function("U")
@@ -61,7 +54,6 @@ def _signals() -> tuple[ProofStep, ...]:
             equation(v(t), sp.Sum(sp.KroneckerDelta(t, m), (m, 0, k - 1))),
             "All k weights are one, so v is 1 at the taps 0 to k - 1 and 0 elsewhere.",
             ExactPoints("v listed tap by tap, all offsets around it", _kernel_points),
-            EXACT,
         ),
         ProofStep(
             "impulse",
@@ -69,7 +61,6 @@ def _signals() -> tuple[ProofStep, ...]:
             equation(o(0, t), u(t)),
             "Before any layer the gradient is 1 at the chosen output unit and 0 at all others.",
             ExactPoints("the empty path ends at offset 0 only", _start_points),
-            EXACT,
         ),
         ProofStep(
             "layer",
@@ -77,7 +68,6 @@ def _signals() -> tuple[ProofStep, ...]:
             equation(o(n, t), sp.Sum(o(n - 1, t - m), (m, 0, k - 1))),
             "Going back through a layer convolves the signal with v, and v picks k shifts.",
             ExactPoints("o counts the listed paths, all t", _offsets),
-            EXACT,
         ),
     )
 
@@ -90,7 +80,6 @@ def _transforms() -> tuple[ProofStep, ...]:
             equation(_U(omega), 1),
             "Only t = 0 contributes to the transform of u, with the factor 1.",
             ExactPoints("transform of the listed signal", _phases, _to_phase),
-            EXACT,
         ),
         ProofStep(
             "transform of the kernel",
@@ -98,7 +87,6 @@ def _transforms() -> tuple[ProofStep, ...]:
             equation(_V(omega), _BOX),
             "Each of the k impulses of v contributes its own phase.",
             ExactPoints("transform of the listed kernel", _phases, _to_phase),
-            EXACT,
         ),
         ProofStep(
             "Dirichlet kernel",
@@ -106,7 +94,6 @@ def _transforms() -> tuple[ProofStep, ...]:
             equation(_BOX, _DIRICHLET),
             "The sum is geometric, and half of its phase can be taken out of both differences.",
             SymbolicIdentity("all k and ω, by powers of the half-angle phase", _geometric),
-            SYMBOLIC,
         ),
         ProofStep(
             "gain at frequency zero",
@@ -114,7 +101,6 @@ def _transforms() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_DIRICHLET, omega, 0), k),
             "The closed form has a removable gap at 0, where all k phases agree.",
             SymbolicIdentity("limit for all k"),
-            SYMBOLIC,
         ),
         ProofStep(
             "convolution theorem",
@@ -125,7 +111,6 @@ def _transforms() -> tuple[ProofStep, ...]:
             ),
             "The transform turns each of the n convolutions with v into a factor V.",
             ExactPoints("transform of the listed paths", _phases, _to_phase),
-            EXACT,
         ),
     )
 
@@ -142,7 +127,6 @@ def _inversion() -> tuple[ProofStep, ...]:
             equation(_period_mean(wave), sp.KroneckerDelta(other, t)),
             "A wave with a whole number of turns has mean 0, unless it does not turn at all.",
             SymbolicIdentity("s = t and all s ≠ t", cases=({t: other}, {t: other + gap})),
-            SYMBOLIC,
         ),
         ProofStep(
             "inverse transform",
@@ -156,7 +140,6 @@ def _inversion() -> tuple[ProofStep, ...]:
                 _listed_cases(),
                 EXACT,
             ),
-            EXACT,
         ),
     )
 
@@ -169,7 +152,6 @@ def _generating() -> tuple[ProofStep, ...]:
             equation(sp.Sum(z**m, (m, 0, k - 1)), (1 - z**k) / (1 - z)),
             "With z marking the offset the kernel is a finite geometric sum, z not 1.",
             SymbolicIdentity("all k and z", lambda side: generic_branch(side.doit())),
-            SYMBOLIC,
         ),
         ProofStep(
             "numerator",
@@ -180,7 +162,6 @@ def _generating() -> tuple[ProofStep, ...]:
             ),
             "The binomial theorem, applied to n factors 1 and minus the k-th power of z.",
             ExactPoints("random fractions z", _marks),
-            EXACT,
         ),
         ProofStep(
             "denominator",
@@ -194,7 +175,6 @@ def _generating() -> tuple[ProofStep, ...]:
                 tuple({n: depth} for depth in range(1, 6)),
                 EXACT,
             ),
-            EXACT,
         ),
         ProofStep(
             "extended binomial",
@@ -203,7 +183,6 @@ def _generating() -> tuple[ProofStep, ...]:
             "The product of both series, where the numerator's i-th term leaves t - k i for the "
             "denominator.",
             ExactPoints("listed paths, all t from below 0 to beyond the field", _offsets),
-            EXACT,
         ),
     )
 
@@ -216,7 +195,6 @@ def _consequences() -> tuple[ProofStep, ...]:
             equation(extended_binomial().subs(k, 2), sp.binomial(n, t)),
             "A path of n steps 0 or 1 ends at t if t of its steps are 1.",
             ExactPoints("all t at n = 1 to 9", _pascal),
-            EXACT,
         ),
         ProofStep(
             "symmetry",
@@ -224,7 +202,6 @@ def _consequences() -> tuple[ProofStep, ...]:
             equation(o(n, t), o(n, n * (k - 1) - t)),
             "Replacing each tap m by k - 1 - m maps the paths to t onto the paths to the mirror.",
             ExactPoints("listed paths, all t", _offsets),
-            EXACT,
         ),
         ProofStep(
             "total mass",
@@ -232,7 +209,6 @@ def _consequences() -> tuple[ProofStep, ...]:
             equation(sp.Sum(o(n, t), (t, 0, n * (k - 1))), k**n),
             "At z = 1 each layer multiplies the mass by k.",
             ExactPoints("repeated convolution of the kernel", _totals),
-            EXACT,
         ),
     )
 

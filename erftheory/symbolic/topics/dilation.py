@@ -11,18 +11,10 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
+from erftheory.symbolic.helpers.rewrites import as_ratio, geometric_sums
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Induction,
-    Point,
-    SymbolicIdentity,
-    as_ratio,
-    geometric_sums,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Induction, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, j, k, m, n, t, total, w, z
 
 DILATION: Any = sp.Symbol("d", positive=True, integer=True)
@@ -73,7 +65,6 @@ def _one_layer() -> tuple[ProofStep, ...]:
             ),
             "Tap m lies d m pixels from the first.",
             listed,
-            EXACT,
         ),
         ProofStep(
             "one variance",
@@ -81,7 +72,6 @@ def _one_layer() -> tuple[ProofStep, ...]:
             equation(_SPREAD(DILATION), DILATION**2 * variance),
             "All deviations are stretched by d.",
             listed,
-            EXACT,
         ),
     )
 
@@ -97,15 +87,13 @@ def _flat() -> tuple[ProofStep, ...]:
             equation(total(_MARK ** (m * power), (m, 0, k - 1)), factor),
             "A geometric sum in the power k^l of x, which marks the offset.",
             ExactPoints("random fractions x", _marks),
-            EXACT,
         ),
         ProofStep(
             "telescope",
             "The product of n layers telescopes",
             equation(sp.Product(factor, _LAYERS), _FLAT),
             "Each layer's denominator is the numerator of the layer before.",
-            Induction("induction over n, for all k and x", as_ratio),
-            SYMBOLIC,
+            Induction("induction over n, for all k and x", reduce=as_ratio),
         ),
         ProofStep(
             "flat",
@@ -113,7 +101,6 @@ def _flat() -> tuple[ProofStep, ...]:
             equation(_FLAT, total(_MARK**t, (t, 0, k**n - 1))),
             "A geometric sum again, now over the whole field of k^n pixels.",
             ExactPoints("random fractions x", _marks),
-            EXACT,
         ),
         ProofStep(
             "one path",
@@ -121,7 +108,6 @@ def _flat() -> tuple[ProofStep, ...]:
             equation(_PATHS(n, t), total(sp.KroneckerDelta(t, j), (j, 0, k**n - 1))),
             "The kernel need not be odd: k = 2 with dilations 1, 2, 4, 8 is flat too.",
             ExactPoints("paths listed, all t", _path_counts),
-            EXACT,
         ),
         ProofStep(
             "digits",
@@ -129,7 +115,6 @@ def _flat() -> tuple[ProofStep, ...]:
             equation(total(power * digit, _LAYERS), t),
             "Layer l takes the digit of k^l, for every offset of the field.",
             ExactPoints("all offsets of the field", _offsets),
-            EXACT,
         ),
     )
 
@@ -150,7 +135,6 @@ def _growth() -> tuple[ProofStep, ...]:
             equation(total(uniform * BASE ** (2 * _LAYER), _LAYERS), uniform * ratio),
             "Squares of the dilations.",
             closed,
-            SYMBOLIC,
         ),
         ProofStep(
             "flat variance",
@@ -158,7 +142,6 @@ def _growth() -> tuple[ProofStep, ...]:
             equation((uniform * ratio).subs(BASE, k), (k ** (2 * n) - 1) / 12),
             "One kernel of k^n taps.",
             SymbolicIdentity("all n and k", reduce=power_ratio(k)),
-            SYMBOLIC,
         ),
         ProofStep(
             "share of the field",
@@ -169,7 +152,6 @@ def _growth() -> tuple[ProofStep, ...]:
             ),
             "The squared share, which is 1/12 at b = k.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "excess kurtosis",
@@ -178,7 +160,6 @@ def _growth() -> tuple[ProofStep, ...]:
             "The layers of the largest dilations decide it at any depth; b = k gives -6/5, the "
             "uniform law's.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "three taps, doubled dilations",
@@ -186,7 +167,6 @@ def _growth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(kurtosis.subs({k: 3, BASE: 2}), n, sp.oo), -sp.Rational(9, 10)),
             "Between the Gaussian's 0 and the uniform law's -6/5.",
             SymbolicIdentity("limit", deep_limit(sp.Integer(2)), as_ratio),
-            SYMBOLIC,
         ),
     )
 
@@ -201,7 +181,6 @@ def _holes() -> tuple[ProofStep, ...]:
             equation(_REACHED(n), reached),
             "As many offsets as without dilation, in a field d times as wide.",
             ExactPoints("offsets with a path counted", _counts),
-            EXACT,
         ),
         ProofStep(
             "share reached",
@@ -209,7 +188,6 @@ def _holes() -> tuple[ProofStep, ...]:
             equation(sp.Limit(reached / field, n, sp.oo), 1 / DILATION),
             "Only d = 1 leaves no hole, and depth does not help.",
             SymbolicIdentity("limit for all k and d", reduce=as_ratio),
-            SYMBOLIC,
         ),
         ProofStep(
             "two layers",
@@ -218,7 +196,6 @@ def _holes() -> tuple[ProofStep, ...]:
             "Copies of the first kernel, b apart, overlap, touch at b = k, or leave gaps of "
             "b - k pixels; the second kernel has K taps.",
             ExactPoints("offsets with a path counted", _pairs),
-            EXACT,
         ),
     )
 

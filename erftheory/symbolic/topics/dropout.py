@@ -12,7 +12,7 @@ import sympy as sp
 
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, p, t, total, z
 
 RATE: Any = sp.Symbol("rho", positive=True)  # of units that are dropped
@@ -54,7 +54,6 @@ def _mask() -> tuple[ProofStep, ...]:
             equation(total(chance * (i / (1 - RATE)), (i, 0, 1)), 1),
             "Units that are kept make up for those that are dropped.",
             means,
-            SYMBOLIC,
         ),
         ProofStep(
             "square of a mask",
@@ -62,7 +61,6 @@ def _mask() -> tuple[ProofStep, ...]:
             equation(total(chance * (i / (1 - RATE)) ** 2, (i, 0, 1)), 1 / (1 - RATE)),
             "The square of the factor outweighs the share of units kept.",
             means,
-            SYMBOLIC,
         ),
         ProofStep(
             "two masks",
@@ -70,7 +68,6 @@ def _mask() -> tuple[ProofStep, ...]:
             equation(_MASKS(_P, _Q), 1 + sp.KroneckerDelta(_P, _Q) * RATE / (1 - RATE)),
             "Only a unit with itself has more than the product of the means.",
             ExactPoints("all masks of four units", _mask_pairs),
-            EXACT,
         ),
     )
 
@@ -87,7 +84,6 @@ def _nets() -> tuple[ProofStep, ...]:
             equation(_PRODUCT(n, _P, _Q), sp.KroneckerDelta(_P, _Q) * behind / (1 - RATE)),
             "Behind a random layer only equal pixels correlate, and there the mask is squared.",
             ExactPoints(method, _pixel_pairs),
-            EXACT,
         ),
         ProofStep(
             "generating function",
@@ -98,7 +94,6 @@ def _nets() -> tuple[ProofStep, ...]:
             ),
             "The convolution of the variances, as without dropout, times a number.",
             ExactPoints(f"{method}, random z", _marks),
-            EXACT,
         ),
         ProofStep(
             "share",
@@ -107,7 +102,6 @@ def _nets() -> tuple[ProofStep, ...]:
             "The factor cancels; p is the law of the walk whose steps have the shares of the "
             "variances.",
             ExactPoints(f"{method}, all t", _shares),
-            EXACT,
         ),
     )
 
@@ -128,7 +122,6 @@ def _between() -> tuple[ProofStep, ...]:
             "Paths through different units keep their coherent sum, on average; each path alone "
             "gains the variance of its mask.",
             ExactPoints(f"{method}, all p", _fixed_pixels),
-            EXACT,
         ),
         ProofStep(
             "power between fixed layers",
@@ -136,7 +129,6 @@ def _between() -> tuple[ProofStep, ...]:
             equation((1 - RATE) * mass, (1 - RATE) * coherent + RATE * squares),
             "As the rate tends to one, squares alone are left, as if the layers were random.",
             ExactPoints(method, _fixed_pairs),
-            EXACT,
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.hermite import (
+    NORMAL,
     RHO,
     SMALL,
     He,
@@ -18,20 +19,13 @@ from erftheory.symbolic.helpers.hermite import (
     over_all_frequencies,
 )
 from erftheory.symbolic.helpers.level_sets import level_sets
+from erftheory.symbolic.helpers.rewrites import series_of_rest, split_logs
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    series_of_rest,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, kappa, m, n, r, s, sigma, x
 
 SPAN: Any = sp.Symbol("d", positive=True)  # distance of lattice points, pixels
-_NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
 _WAVE: Any = sp.exp(-(s**2) / 2) * sp.exp(-sp.I * s * x)
 HIGHEST = 12  # of Hermite's polynomials at the order 1/n²
 
@@ -67,15 +61,13 @@ def _polynomials() -> tuple[ProofStep, ...]:
             equation(rodrigues, He(r, x)),
             "He starts with 1 and x, and He of r + 1 is x times He of r less r times He of r - 1.",
             SymbolicIdentity(f"r = 0 to {HIGHEST}", cases=orders),
-            SYMBOLIC,
         ),
         ProofStep(
             "transform",
             "A factor of frequency becomes a Hermite polynomial",
             equation(_over_normal((sp.I * s) ** r), He(r, x)),
             "Each factor of j s differentiates the normal density once and changes its sign.",
-            SymbolicIdentity(f"r = 0 to {HIGHEST}", _transformed, cases=orders),
-            SYMBOLIC,
+            SymbolicIdentity(f"r = 0 to {HIGHEST}", over_all_frequencies, cases=orders),
         ),
     )
 
@@ -98,7 +90,6 @@ def _lattice() -> tuple[ProofStep, ...]:
             ),
             "All other points turn by whole periods; d is their distance, the lattice span.",
             SymbolicIdentity("the point itself and all others", cases=({m: 0}, {m: other})),
-            SYMBOLIC,
         ),
         ProofStep(
             "leading term",
@@ -109,8 +100,7 @@ def _lattice() -> tuple[ProofStep, ...]:
             ),
             "Frequency counts in units of 1/sigma; what lies beyond the period is exponentially "
             "small. A lattice point has the weight of the d pixels of its cell.",
-            SymbolicIdentity("integral over all frequencies", over_all_frequencies, _logarithms),
-            SYMBOLIC,
+            SymbolicIdentity("integral over all frequencies", over_all_frequencies, split_logs),
         ),
         ProofStep(
             "pixel mass",
@@ -119,7 +109,6 @@ def _lattice() -> tuple[ProofStep, ...]:
             "Epsilon is the pixel in standard deviations. A lattice law follows the density at its "
             "points; integrals over pixels would add 1/12 to the variance (Sheppard).",
             SymbolicIdentity("second order in the pixel, all x", _by_powers),
-            SYMBOLIC,
         ),
     )
 
@@ -139,15 +128,13 @@ def _expansion() -> tuple[ProofStep, ...]:
             equation(left, right),
             "All cumulants are n times those of one step; squared, so that no root is left.",
             ExactPoints("random kernels convolved n times, r = 3 to 6", _standardised),
-            EXACT,
         ),
         ProofStep(
             "series",
             "The transform of the sum, over the normal one",
             equation(sp.exp(exponent), series + sp.Order(SMALL**5)),
             "The exponential of the cumulants beyond the second, by powers of epsilon = 1/√n.",
-            SymbolicIdentity("series to the fourth power of 1/√n", reduce=_series),
-            SYMBOLIC,
+            SymbolicIdentity("series to the fourth power of 1/√n", reduce=series_of_rest(SMALL)),
         ),
     )
 
@@ -165,8 +152,7 @@ def _orders() -> tuple[ProofStep, ...]:
             f"The correction of order n^(-{name}), over the normal density",
             equation(_over_normal(factor), right),
             reason,
-            SymbolicIdentity("integral over all frequencies", _transformed),
-            SYMBOLIC,
+            SymbolicIdentity("integral over all frequencies", over_all_frequencies),
         )
         for (name, reason), factor, right in zip(
             words, frequencies()[1:], corrections(), strict=True
@@ -175,19 +161,7 @@ def _orders() -> tuple[ProofStep, ...]:
 
 
 def _over_normal(factor: Any) -> Any:
-    return sp.Integral(factor * _WAVE, (s, -sp.oo, sp.oo)) / (2 * sp.pi * _NORMAL)
-
-
-def _transformed(side: Any) -> Any:
-    return over_all_frequencies(side).doit()
-
-
-def _logarithms(residual: Any) -> Any:
-    return sp.simplify(sp.expand_log(residual, force=True))
-
-
-def _series(residual: Any) -> Any:
-    return series_of_rest(residual, SMALL)
+    return sp.Integral(factor * _WAVE, (s, -sp.oo, sp.oo)) / (2 * sp.pi * NORMAL)
 
 
 def _by_powers(side: Any) -> Any:

@@ -7,20 +7,19 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    SYMBOLIC,
-    SymbolicIdentity,
-    generic_branch,
+from erftheory.symbolic.helpers.hermite import NORMAL, over_all_frequencies
+from erftheory.symbolic.helpers.rewrites import (
+    half_powers,
     limit_in_depth,
     series_of_rest,
 )
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
+from erftheory.symbolic.proof.evidence import SymbolicIdentity, leave
 from erftheory.symbolic.proof.names import equation, k, m, n, s, theta, x
 from erftheory.symbolic.topics.moments import uniform_variance
 
 _SKEWNESS: Any = sp.Symbol("gamma_1", real=True)  # of one step
 _EXCESS: Any = sp.Symbol("gamma_2", real=True)  # excess kurtosis of one step
-_NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
 
 
 @cache
@@ -57,16 +56,14 @@ def _uniform() -> tuple[ProofStep, ...]:
             "One uniform step about its mean",
             equation(sp.Sum(wave, (m, 0, k - 1)), closed),
             "The Dirichlet kernel over k; its phase is gone because the step is centred.",
-            SymbolicIdentity("all k and frequencies", _as_powers),
-            SYMBOLIC,
+            SymbolicIdentity("all k and frequencies", half_powers(sp.I * theta)),
         ),
         ProofStep(
             "logarithm",
             "Its logarithm near frequency zero",
             equation(sp.log(closed), series + sp.Order(theta**6)),
             "The terms are the second and the fourth cumulant of one step; odd ones vanish.",
-            SymbolicIdentity("all k, series", _leave, lambda rest: series_of_rest(rest, theta)),
-            SYMBOLIC,
+            SymbolicIdentity("all k, series", leave, series_of_rest(theta)),
         ),
         ProofStep(
             "limit",
@@ -74,7 +71,6 @@ def _uniform() -> tuple[ProofStep, ...]:
             equation(sp.Limit(standard**n, n, sp.oo), sp.exp(-(s**2) / 2)),
             "At s over its standard deviation n steps keep the square term; the others fade.",
             SymbolicIdentity("limit for all k", limit_in_depth),
-            SYMBOLIC,
         ),
         ProofStep(
             "first correction",
@@ -82,7 +78,6 @@ def _uniform() -> tuple[ProofStep, ...]:
             equation(sp.Limit(rest, n, sp.oo), -(k**2 + 1) * s**4 / (20 * (k**2 - 1))),
             "Of n logarithms the fourth-order term is left, 1/24 of the excess kurtosis.",
             SymbolicIdentity("limit for all k", limit_in_depth),
-            SYMBOLIC,
         ),
     )
 
@@ -106,7 +101,6 @@ def _any_kernel() -> tuple[ProofStep, ...]:
             equation(sp.Limit(sp.sqrt(n) * rest, n, sp.oo), -sp.I * _SKEWNESS * s**3 / 6),
             "With a standard step, given to its fourth moment, the cubic term fades last.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "symmetric kernel",
@@ -114,7 +108,6 @@ def _any_kernel() -> tuple[ProofStep, ...]:
             equation(sp.Limit((n * rest).subs(_SKEWNESS, 0), n, sp.oo), _EXCESS * s**4 / 24),
             "Without skewness the order 1/√n is absent and the excess kurtosis leads.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "skew example",
@@ -124,42 +117,38 @@ def _any_kernel() -> tuple[ProofStep, ...]:
             ),
             "The standard step is -1/2 or 2 and its skewness 3/2; no moment is left out here.",
             SymbolicIdentity("limit for this kernel", limit_in_depth),
-            SYMBOLIC,
         ),
     )
 
 
 def _densities() -> tuple[ProofStep, ...]:
-    integral = SymbolicIdentity("integral over all frequencies", _complete_square)
+    integral = SymbolicIdentity("integral over all frequencies", over_all_frequencies)
     return (
         ProofStep(
             "normal density",
             "Back to offsets: the normal density",
-            equation(_density(1), _NORMAL),
+            equation(_density(1), NORMAL),
             "A Gaussian is its own transform; x counts offsets in standard deviations.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "skew density",
             "The correction of the density for skewness",
             equation(
-                _density(-sp.I * _SKEWNESS * s**3 / 6), _SKEWNESS * (x**3 - 3 * x) * _NORMAL / 6
+                _density(-sp.I * _SKEWNESS * s**3 / 6), _SKEWNESS * (x**3 - 3 * x) * NORMAL / 6
             ),
             "Each factor of the frequency differentiates; this term carries the factor 1/√n.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "kurtosis density",
             "The correction of the density for kurtosis",
             equation(
                 _density(_EXCESS * s**4 / 24),
-                _EXCESS * (x**4 - 6 * x**2 + 3) * _NORMAL / 24,
+                _EXCESS * (x**4 - 6 * x**2 + 3) * NORMAL / 24,
             ),
             "The leading correction of a symmetric kernel, with the factor 1/n.",
             integral,
-            SYMBOLIC,
         ),
     )
 
@@ -167,36 +156,3 @@ def _densities() -> tuple[ProofStep, ...]:
 def _density(factor: Any) -> Any:
     wave = factor * sp.exp(-(s**2) / 2) * sp.exp(-sp.I * s * x)
     return sp.Integral(wave, (s, -sp.oo, sp.oo)) / (2 * sp.pi)
-
-
-def _complete_square(side: Any) -> Any:
-    """Integrals over the real line, moved to s = y − jx.
-
-    The move is allowed for an entire function that dies out along the strip, as every
-    polynomial times exp(−s²/2) does, and it leaves a Gaussian in y without a wave.
-    """
-    moved = sp.Symbol("y", real=True)
-
-    def integrate(integrand: Any, limits: Any) -> Any:
-        if tuple(limits) != (s, -sp.oo, sp.oo):
-            raise ArithmeticError(f"not the real line: {limits}")
-        shifted = sp.expand(integrand * sp.exp(x**2 / 2)).subs(s, moved - sp.I * x)
-        over_normal = sp.powsimp(sp.expand(sp.expand(shifted) * sp.exp(moved**2 / 2)))
-        # Poly refuses what is no polynomial: such an integrand need not die out
-        terms = sp.Poly(sp.expand(over_normal), moved).terms()
-        means = sum(c * sp.factorial2(d - 1) for (d,), c in terms if d % 2 == 0)
-        return sp.exp(-(x**2) / 2) * sp.sqrt(2 * sp.pi) * means
-
-    return side.replace(sp.Integral, integrate)
-
-
-def _leave(side: Any) -> Any:
-    return side
-
-
-def _as_powers(side: Any) -> Any:
-    """Geometric sums evaluated, e^{jθ/2} as one positive name."""
-    root = sp.Symbol("q", positive=True)
-    summed = side.replace(sp.Sum, lambda *args: generic_branch(sp.Sum(*args).doit()))
-    waves = sp.expand(summed.rewrite([sp.sin], sp.exp), power_exp=True)
-    return waves.replace(sp.exp, lambda power: root ** sp.expand(2 * power / (sp.I * theta)))

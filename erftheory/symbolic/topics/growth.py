@@ -10,7 +10,7 @@ import sympy as sp
 
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, m, n, sigma, tau, theta, total, x
 from erftheory.symbolic.topics.moments import uniform_variance
 
@@ -47,7 +47,6 @@ def _sizes() -> tuple[ProofStep, ...]:
             equation(sp.sqrt(n * (square - mean**2)), _STD),
             "The variances of n uniform steps add.",
             SymbolicIdentity("sums of powers for all n and k", reduce=_roots),
-            SYMBOLIC,
         ),
         ProofStep(
             "theoretical field",
@@ -55,7 +54,6 @@ def _sizes() -> tuple[ProofStep, ...]:
             equation(_FIELD(n, k), _REACH),
             "Each layer reaches k - 1 offsets further, and uniform kernels leave none out.",
             ExactPoints("offsets with a path counted", _reached),
-            EXACT,
         ),
     )
 
@@ -70,7 +68,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(share, n, sp.oo), 0),
             "A square root over a line.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "rate",
@@ -78,7 +75,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(sp.sqrt(n) * share, n, sp.oo), sp.sqrt((k + 1) / (12 * (k - 1)))),
             "The factor left for kernels of more than one tap; it falls to 1/√12 for large ones.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "exponent of the size",
@@ -86,7 +82,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(n * sp.Derivative(sp.log(_STD), n), sp.Rational(1, 2)),
             "The slope in log-log axes is one half at every depth, not only in the limit.",
             SymbolicIdentity("all n and k"),
-            SYMBOLIC,
         ),
         ProofStep(
             "exponent of the share",
@@ -94,7 +89,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(n * sp.Derivative(sp.log(share), n), n, sp.oo), -sp.Rational(1, 2)),
             "The slope of the theoretical size tends to one, so that of the share to minus half.",
             limit,
-            SYMBOLIC,
         ),
     )
 
@@ -108,7 +102,6 @@ def _kernel() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_STD / (k * sp.sqrt(n)), k, sp.oo), 1 / sp.sqrt(12)),
             "A wide uniform kernel is a continuous one, of variance 1/12 of its squared width.",
             SymbolicIdentity("limit for all n"),
-            SYMBOLIC,
         ),
         ProofStep(
             "one large kernel",
@@ -116,7 +109,6 @@ def _kernel() -> tuple[ProofStep, ...]:
             equation(single / uniform_variance(), (_REACH + 1) / (k + 1)),
             "The ratio of variances of one kernel as wide as the field and of n layers of k taps.",
             SymbolicIdentity("all n and k"),
-            SYMBOLIC,
         ),
     )
 
@@ -136,7 +128,6 @@ def _level_sets() -> tuple[ProofStep, ...]:
             equation(fallen, tau),
             "The radius solves for the level; L16 takes tau = 1 - 0.9545.",
             written,
-            SYMBOLIC,
         ),
         ProofStep(
             "size in 1-D",
@@ -144,7 +135,6 @@ def _level_sets() -> tuple[ProofStep, ...]:
             equation(sp.Integral(1, (x, -_RADIUS, _RADIUS)), _SIZES[1]),
             "The pixels above the level fill the interval between both radii.",
             written,
-            SYMBOLIC,
         ),
         ProofStep(
             "size in 2-D",
@@ -152,7 +142,6 @@ def _level_sets() -> tuple[ProofStep, ...]:
             equation(sp.sqrt(disc), _SIZES[2]),
             "The pixels above the level fill a disc, and the size is the root of their count.",
             written,
-            SYMBOLIC,
         ),
         ProofStep(
             "digits in 1-D",
@@ -160,7 +149,6 @@ def _level_sets() -> tuple[ProofStep, ...]:
             equation(sp.floor(10**6 * sizes[1], evaluate=False), 4971955),
             "The size in millionths of a standard deviation at L16's level.",
             decimals,
-            SYMBOLIC,
         ),
         ProofStep(
             "digits in 2-D",
@@ -168,7 +156,6 @@ def _level_sets() -> tuple[ProofStep, ...]:
             equation(sp.floor(10**6 * sizes[2], evaluate=False), 4406281),
             "The size in millionths of a standard deviation at L16's level.",
             decimals,
-            SYMBOLIC,
         ),
     )
 

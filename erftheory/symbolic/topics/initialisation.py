@@ -9,17 +9,10 @@ from typing import Any
 
 import sympy as sp
 
+from erftheory.symbolic.helpers.rewrites import as_ratio, closed_sums
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    as_ratio,
-    closed_sums,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, m, n, p, t, total, w, z
 
 FLOOR: Any = sp.Symbol("c", positive=True)  # least share of a tap
@@ -67,7 +60,6 @@ def _bound() -> tuple[ProofStep, ...]:
             "The right side is a sum of terms that are not negative: mass on inner taps, and a "
             "mean mu off the centre.",
             random,
-            EXACT,
         ),
         ProofStep(
             "ends",
@@ -75,7 +67,6 @@ def _bound() -> tuple[ProofStep, ...]:
             equation(total((m - _CENTRE) ** 2 * _ENDS, _TAPS), _LARGEST),
             "It is the only law that does: no mass inside, and the mean in the centre.",
             ends,
-            SYMBOLIC,
         ),
         ProofStep(
             "ratio",
@@ -86,7 +77,6 @@ def _bound() -> tuple[ProofStep, ...]:
             ),
             "3/2 for three taps, 2 for five and 3 for wide kernels.",
             ends,
-            SYMBOLIC,
         ),
         ProofStep(
             "floor",
@@ -95,7 +85,6 @@ def _bound() -> tuple[ProofStep, ...]:
             "Again nothing on the right is negative; it is 0 where all that is left of the mass, "
             "1 - k c, is at the ends.",
             ExactPoints("random kernels, their means and any c", _kernels),
-            EXACT,
         ),
     )
 
@@ -111,7 +100,6 @@ def _families() -> tuple[ProofStep, ...]:
             equation(total(deviation**2 * mixed, _TAPS), _UNIFORM + RIM * (k - 1) * (k - 2) / 6),
             "Both parts of the mixture have the same mean, so only their variances mix.",
             SymbolicIdentity("all kernels of two taps at least", _at_the_ends, as_ratio),
-            SYMBOLIC,
         ),
         ProofStep(
             "light centre",
@@ -119,7 +107,6 @@ def _families() -> tuple[ProofStep, ...]:
             equation(total(deviation**4, _TAPS) / total(deviation**2, _TAPS), (3 * k**2 - 7) / 20),
             "The centre tap of an odd kernel gets nothing; 9/5 of the uniform variance if wide.",
             sums,
-            SYMBOLIC,
         ),
         ProofStep(
             "three taps",
@@ -127,7 +114,6 @@ def _families() -> tuple[ProofStep, ...]:
             equation(total(deviation**2 * mixed, _TAPS).subs(k, 3), sp.Rational(2, 3) + RIM / 3),
             "lambda = -2 puts all of the mass on the centre, lambda = 1 none.",
             SymbolicIdentity("sum written out", reduce=sp.expand),
-            SYMBOLIC,
         ),
     )
 
@@ -144,7 +130,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(centred / (n * _SPREAD) ** 2 - 3, _FOURTH / _SPREAD**2 / n),
             "Cumulants add, the variance is squared: a wider kernel is a Gaussian in depth too.",
             ExactPoints("random kernels convolved n times", _deep),
-            EXACT,
         ),
         ProofStep(
             "excess kurtosis of the ends",
@@ -152,7 +137,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation((fourth - 3 * second**2) / (n * second**2), -2 / n),
             "For n = 1 a fair coin's, the least of all laws.",
             SymbolicIdentity("all kernels of two taps at least", _at_the_ends, as_ratio),
-            SYMBOLIC,
         ),
         ProofStep(
             "holes",
@@ -161,7 +145,6 @@ def _depth() -> tuple[ProofStep, ...]:
             "The extreme is a dilated kernel of two taps; a floor under the inner taps fills the "
             "holes.",
             ExactPoints("end taps convolved n times", _end_taps),
-            EXACT,
         ),
         ProofStep(
             "vanishing share",
@@ -169,7 +152,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(n * (n * _LARGEST) / reach**2, n, sp.oo), sp.Rational(1, 4)),
             "The squared share times depth; no initialisation exceeds it.",
             SymbolicIdentity("limit for all k", reduce=as_ratio),
-            SYMBOLIC,
         ),
     )
 

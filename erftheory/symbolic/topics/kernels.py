@@ -10,17 +10,10 @@ from typing import Any
 
 import sympy as sp
 
+from erftheory.symbolic.helpers.rewrites import as_ratio, closed_sums
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    as_ratio,
-    closed_sums,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, t, total, w, z
 from erftheory.symbolic.topics.moments import uniform_variance
 
@@ -87,7 +80,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             equation(_FIELD(1, REACH), _FIELD(n, k)),
             "Each of the n layers adds k - 1 offsets to the first.",
             ExactPoints("offsets with a path counted", _shapes),
-            EXACT,
         ),
         ProofStep(
             "variance",
@@ -95,7 +87,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             equation(single, n * (k - 1) * (n * (k - 1) + 2) / 12),
             "That of a uniform law on the whole field.",
             sums,
-            SYMBOLIC,
         ),
         ProofStep(
             "ratio",
@@ -103,7 +94,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             equation(single / uniform_variance(), ratio),
             "For k = 3 it is (n + 1)/2.",
             sums,
-            SYMBOLIC,
         ),
         ProofStep(
             "deep stacks",
@@ -111,7 +101,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             equation(sp.Limit(ratio / n, n, sp.oo), (k - 1) / (k + 1)),
             "The stack's deviation falls behind like the square root of depth.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "layers for the same size",
@@ -119,7 +108,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             equation(single, uniform_variance().subs(n, n * ratio)),
             "Depth times the ratio: 120 layers of 3 for one kernel of 31, where 15 have its field.",
             sums,
-            SYMBOLIC,
         ),
         ProofStep(
             "weights",
@@ -128,7 +116,6 @@ def _against_stack() -> tuple[ProofStep, ...]:
             "The ratio of weights grows like depth too: those of the one kernel are quadratic in "
             "its size.",
             limit,
-            SYMBOLIC,
         ),
     )
 
@@ -143,7 +130,6 @@ def _sevens() -> tuple[ProofStep, ...]:
             equation(sp.sqrt(total(deviation[7], (m, 0, 6))), 2),
             "In pixels along one axis.",
             exact,
-            SYMBOLIC,
         ),
         ProofStep(
             "three times three taps",
@@ -151,7 +137,6 @@ def _sevens() -> tuple[ProofStep, ...]:
             equation(sp.sqrt(3 * total(deviation[3], (m, 0, 2))), sp.sqrt(2)),
             "The same field of 7 pixels.",
             exact,
-            SYMBOLIC,
         ),
         ProofStep(
             "seven against three",
@@ -159,7 +144,6 @@ def _sevens() -> tuple[ProofStep, ...]:
             equation(_SPREAD(1, 7), 2 * _SPREAD(3, 3)),
             "By listing all paths of both.",
             ExactPoints("listed paths", _variances),
-            EXACT,
         ),
     )
 
@@ -175,7 +159,6 @@ def _outer() -> tuple[ProofStep, ...]:
             equation(_GRADIENT(_A, _B), w[_B] * _H[_A]),
             "One path leads to each pixel, through one tap of either layer.",
             ExactPoints("impulses run through both layers, all pixels", _pixels),
-            EXACT,
         ),
         ProofStep(
             "generating function",
@@ -186,7 +169,6 @@ def _outer() -> tuple[ProofStep, ...]:
             ),
             "y marks the row and z the column.",
             listed,
-            EXACT,
         ),
         ProofStep(
             "variance",
@@ -197,7 +179,6 @@ def _outer() -> tuple[ProofStep, ...]:
             ),
             "The other kernel has mass 1; mu is the mean of w.",
             listed,
-            EXACT,
         ),
         ProofStep(
             "random weights",
@@ -205,7 +186,6 @@ def _outer() -> tuple[ProofStep, ...]:
             equation(_SQUARE(_A, _B), _ROW(_B) * _COLUMN(_A)),
             "Both layers' weights are independent, of mean 0.",
             ExactPoints("all signs of weights of fixed sizes, all pixels", _random),
-            EXACT,
         ),
     )
 
@@ -220,7 +200,6 @@ def _same_shape() -> tuple[ProofStep, ...]:
             equation(_PAIRS(n, t, _U), _PATHS(n, t, _U)),
             "Choosing a tap of the square is choosing its row and its column.",
             ExactPoints("paths listed in two dimensions", _planes),
-            EXACT,
         ),
         ProofStep(
             "axes",
@@ -228,7 +207,6 @@ def _same_shape() -> tuple[ProofStep, ...]:
             equation(_PATHS(n, t, _U), o(n, t) * o(n, _U)),
             "Steps along both axes are independent.",
             ExactPoints("paths listed in two dimensions", _planes),
-            EXACT,
         ),
         ProofStep(
             "weights",
@@ -236,7 +214,6 @@ def _same_shape() -> tuple[ProofStep, ...]:
             equation((total(1, taps) + total(1, both)) / total(total(1, taps), both), 2 / k),
             "2k in place of k squared, for each pair of channels.",
             SymbolicIdentity("all k"),
-            SYMBOLIC,
         ),
     )
 

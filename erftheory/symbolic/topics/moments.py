@@ -8,17 +8,15 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.proof import brute
-from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    generic_branch,
+from erftheory.symbolic.helpers.rewrites import (
+    as_ratio,
+    closed_sums,
+    half_powers,
     series_of_rest,
 )
+from erftheory.symbolic.proof import brute
+from erftheory.symbolic.proof.derivation import Derivation, ProofStep
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, h, k, kappa, m, n, p, r, t, total, w, z
 
 _TAPS = (m, 0, k - 1)
@@ -66,7 +64,6 @@ def _law() -> tuple[ProofStep, ...]:
             equation(total(p(n, t) * z**t, _FIELD), total(w[m] * z**m, _TAPS) ** n),
             "Convolution multiplies generating functions, as a sum of independent steps does.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
         ProofStep(
             "normalisation",
@@ -74,7 +71,6 @@ def _law() -> tuple[ProofStep, ...]:
             equation(total(p(n, t), _FIELD), 1),
             "At z = 1 every factor is the sum of the weights, which is 1.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
         ProofStep(
             "mean",
@@ -82,7 +78,6 @@ def _law() -> tuple[ProofStep, ...]:
             equation(total(t * p(n, t), _FIELD), n * _MEAN),
             "The derivative of the n-th power at z = 1 is n times the derivative of one factor.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
         ProofStep(
             "variance",
@@ -93,7 +88,6 @@ def _law() -> tuple[ProofStep, ...]:
             ),
             "With mu the mean of one step, products of deviations of different steps average to 0.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
     )
 
@@ -110,7 +104,6 @@ def _cumulants() -> tuple[ProofStep, ...]:
             equation(kappa(r, n), n * kappa(r, 1)),
             "The logarithm turns the n-th power of the generating function into a factor n.",
             ExactPoints(f"{method}, r = 1 to 6", _cumulants_of_all_orders),
-            EXACT,
         ),
         ProofStep(
             "third cumulant",
@@ -118,7 +111,6 @@ def _cumulants() -> tuple[ProofStep, ...]:
             equation(kappa(3, n), n * central(3)),
             "About the mean of one step the logarithm has no other term of order three.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
         ProofStep(
             "fourth cumulant",
@@ -126,7 +118,6 @@ def _cumulants() -> tuple[ProofStep, ...]:
             equation(kappa(4, n), n * (central(4) - 3 * central(2) ** 2)),
             "The logarithm subtracts half the square of the second-order term.",
             ExactPoints(method, _kernels),
-            EXACT,
         ),
     )
 
@@ -140,16 +131,14 @@ def _uniform_law() -> tuple[ProofStep, ...]:
             "The uniform kernel about its centre",
             equation(total(sp.exp(h * _DEVIATION) / k, _TAPS), generating),
             "A geometric sum again, centred by taking out half of the exponent.",
-            SymbolicIdentity("all k and h", _as_powers),
-            SYMBOLIC,
+            SymbolicIdentity("all k and h", half_powers(h)),
         ),
         ProofStep(
             "uniform cumulant series",
             "Its logarithm as a series",
             equation(sp.log(generating), series),
             "Half of the coefficient of the square is the variance, 1/24 of the next is kappa 4.",
-            SymbolicIdentity("all k, series in h", reduce=lambda rest: series_of_rest(rest, h)),
-            SYMBOLIC,
+            SymbolicIdentity("all k, series in h", reduce=series_of_rest(h)),
         ),
     )
 
@@ -157,7 +146,7 @@ def _uniform_law() -> tuple[ProofStep, ...]:
 def _uniform_moments() -> tuple[ProofStep, ...]:
     square = total(m**2 / k, _TAPS)
     second, fourth = (total(_DEVIATION**power / k, _TAPS) for power in (2, 4))
-    faulhaber = SymbolicIdentity("sums of powers for all n and k", _close_sums, _as_ratio)
+    faulhaber = SymbolicIdentity("sums of powers for all n and k", closed_sums, as_ratio)
     return (
         ProofStep(
             "uniform mean",
@@ -165,7 +154,6 @@ def _uniform_moments() -> tuple[ProofStep, ...]:
             equation(n * _UNIFORM_MEAN, n * (k - 1) / 2),
             "The mean of 0 to k - 1 is their middle.",
             faulhaber,
-            SYMBOLIC,
         ),
         ProofStep(
             "uniform variance",
@@ -173,7 +161,6 @@ def _uniform_moments() -> tuple[ProofStep, ...]:
             equation(n * (square - _UNIFORM_MEAN**2), uniform_variance()),
             "The sum of the first squares, less the square of the mean.",
             faulhaber,
-            SYMBOLIC,
         ),
         ProofStep(
             "uniform third cumulant",
@@ -181,7 +168,6 @@ def _uniform_moments() -> tuple[ProofStep, ...]:
             equation(n * total(_DEVIATION**3, _TAPS) / k, 0),
             "The kernel is symmetric about its middle, so odd central moments vanish.",
             faulhaber,
-            SYMBOLIC,
         ),
         ProofStep(
             "uniform fourth cumulant",
@@ -189,7 +175,6 @@ def _uniform_moments() -> tuple[ProofStep, ...]:
             equation(n * (fourth - 3 * second**2), uniform_fourth_cumulant()),
             "The sum of fourth powers of the deviations, less three times the squared variance.",
             faulhaber,
-            SYMBOLIC,
         ),
         ProofStep(
             "uniform excess kurtosis",
@@ -200,30 +185,8 @@ def _uniform_moments() -> tuple[ProofStep, ...]:
             ),
             "The fourth cumulant over the squared variance; it is negative and falls like 1/n.",
             faulhaber,
-            SYMBOLIC,
         ),
     )
-
-
-def _close_sums(side: Any) -> Any:
-    return side.replace(sp.Sum, _closed_sum)
-
-
-@cache
-def _closed_sum(term: Any, limits: Any) -> Any:
-    return sp.factor(sp.Sum(sp.expand(term), limits).doit())
-
-
-def _as_ratio(residual: Any) -> Any:
-    return sp.cancel(sp.together(residual))
-
-
-def _as_powers(side: Any) -> Any:
-    """Geometric sums evaluated, e^{h/2} as one positive name."""
-    root = sp.Symbol("q", positive=True)
-    summed = side.replace(sp.Sum, lambda *args: generic_branch(sp.Sum(*args).doit()))
-    waves = sp.expand(summed.rewrite(sp.exp), power_exp=True)
-    return waves.replace(sp.exp, lambda power: root ** sp.expand(2 * power / h))
 
 
 def _kernels() -> Iterator[Point]:

@@ -9,7 +9,7 @@ import sympy as sp
 
 from erftheory.symbolic.helpers import nets
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, SymbolicIdentity
+from erftheory.symbolic.proof.evidence import ExactPoints, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, sigma, t, total, z
 
 SLOPE: Any = sp.Symbol("alpha", real=True)  # of the activation below 0
@@ -66,7 +66,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(_squares(sp.Piecewise((_Y, _Y > 0), (0, True))), 1),
             "One of the two is 1 and the other is 0, so here c is one half.",
             branches,
-            SYMBOLIC,
         ),
         ProofStep(
             "leaky ReLU",
@@ -74,7 +73,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(_squares(leaky), 1 + SLOPE**2),
             "One of the two is 1 and the other is the squared slope.",
             branches,
-            SYMBOLIC,
         ),
         ProofStep(
             "absolute value",
@@ -82,7 +80,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(_squares(sp.Abs(_Y)), 2),
             "It is the leaky ReLU of slope -1.",
             branches,
-            SYMBOLIC,
         ),
         ProofStep(
             "shifted sine",
@@ -90,7 +87,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(_squares(sp.sin(_Y - sp.pi / 4)), 1),
             "The slopes are a cosine and a sine of the same angle, so no kink is needed.",
             SymbolicIdentity("all y", reduce=lambda rest: sp.simplify(sp.expand_trig(rest))),
-            SYMBOLIC,
         ),
         ProofStep(
             "smooth ramp",
@@ -98,7 +94,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(_squares(2 * sp.asinh(sp.exp(_Y / 2))), 1),
             "The squared slope is the logistic function, which has a point symmetry.",
             smooth,
-            SYMBOLIC,
         ),
         ProofStep(
             "tanh",
@@ -106,7 +101,6 @@ def _complements() -> tuple[ProofStep, ...]:
             equation(rest, -8 * sp.tanh(_Y) * (1 - sp.tanh(_Y) ** 2) ** 2),
             "The slope is even and falls off, so y and -y do not complement each other.",
             SymbolicIdentity("all y"),
-            SYMBOLIC,
         ),
     )
 
@@ -142,7 +136,6 @@ def _flips() -> tuple[ProofStep, ...]:
             equation(flipped, -read),
             "The activation reads one filter on one patch, with no bias and no skip beside it.",
             ExactPoints("random filters and patches", nets.patches),
-            EXACT,
         ),
         ProofStep(
             "pair",
@@ -150,7 +143,6 @@ def _flips() -> tuple[ProofStep, ...]:
             equation(pair / 2, MEAN * _WA * _WB),
             "Both factors change sign together, and the squared slopes are complements.",
             SymbolicIdentity("any activation with the complement, all y, w", _complemented),
-            SYMBOLIC,
         ),
         ProofStep(
             "symmetric law",
@@ -158,7 +150,6 @@ def _flips() -> tuple[ProofStep, ...]:
             equation(gated, MEAN * total(product, atoms)),
             "A law that the flip does not change is made of such pairs, equally likely.",
             ExactPoints("random symmetric laws, also correlated ones", nets.symmetric_laws),
-            EXACT,
         ),
         ProofStep(
             "uncorrelated weights",
@@ -166,7 +157,6 @@ def _flips() -> tuple[ProofStep, ...]:
             equation(gated, MEAN * _VARIANCE(_A) * sp.KroneckerDelta(_A, _B)),
             "Different weights of a filter have mean product 0, whatever the gate.",
             ExactPoints("random laws, uncorrelated and dependent", nets.uncorrelated_laws),
-            EXACT,
         ),
     )
 
@@ -186,7 +176,6 @@ def _layers() -> tuple[ProofStep, ...]:
             ),
             "Pixel p - m reads pixel p by the weight m; g(n - 1) belongs to the layers above.",
             ExactPoints("difference quotients of piecewise linear nets, exact", nets.quotients),
-            EXACT,
         ),
         ProofStep(
             "output",
@@ -194,7 +183,6 @@ def _layers() -> tuple[ProofStep, ...]:
             equation(_PRODUCT(0, _P, _Q), sp.KroneckerDelta(_P, 0) * sp.KroneckerDelta(_Q, 0)),
             "No layer, no weight: pixels are uncorrelated and the square is 1 at the unit.",
             ExactPoints("the net without a layer", nets.impulses),
-            EXACT,
         ),
         ProofStep(
             "double sum",
@@ -205,7 +193,6 @@ def _layers() -> tuple[ProofStep, ...]:
             ),
             "Only equal pixels above correlate, p - a = q - b, and only equal taps, a = b.",
             ExactPoints("random variances and squares, all p and q", nets.double_sums, _nested),
-            EXACT,
         ),
         ProofStep(
             "induction",
@@ -216,7 +203,6 @@ def _layers() -> tuple[ProofStep, ...]:
             ),
             "Given the layer's weights the ones above average to this, whatever they are fed.",
             ExactPoints("all nets of fixed sizes, any signs; other inputs above", nets.inductions),
-            EXACT,
         ),
     )
 
@@ -233,7 +219,6 @@ def _conclusions() -> tuple[ProofStep, ...]:
             ),
             "Every layer multiplies the generating function by that of its variances and by c.",
             ExactPoints("all nets of fixed sizes and any signs, random z", nets.generating),
-            EXACT,
         ),
         ProofStep(
             "share",
@@ -241,7 +226,6 @@ def _conclusions() -> tuple[ProofStep, ...]:
             equation(_PRODUCT(n, t, t) / total(_PRODUCT(n, j, j), (j, *field)), o(n, t) / k**n),
             "The scale cancels, and the linear net's effective receptive field is left.",
             ExactPoints("all nets with weights 1 and -1, paths listed", nets.shares),
-            EXACT,
         ),
     )
 
@@ -265,7 +249,6 @@ def _others() -> tuple[ProofStep, ...]:
             equation(four / 4, (even[1] - even[-1]) / 2),
             "What is left is the even part of the squared slope, at the sum and the difference.",
             SymbolicIdentity("any activation and inputs", reduce=sp.expand),
-            SYMBOLIC,
         ),
         ProofStep(
             "small weights",
@@ -273,7 +256,6 @@ def _others() -> tuple[ProofStep, ...]:
             equation(sp.Limit((ends[0] - ends[1]) / (2 * sigma**2), sigma, 0), -4 * _X0 * _X1),
             "With N channels the squared weight is of order 1/N: a finite-width term.",
             SymbolicIdentity("second order in the weight, all inputs", _second_order),
-            SYMBOLIC,
         ),
         ProofStep(
             "Gaussian coupling",
@@ -284,7 +266,6 @@ def _others() -> tuple[ProofStep, ...]:
             ),
             "Stein's lemma, once for each weight; psi is the squared slope.",
             stein,
-            SYMBOLIC,
         ),
         ProofStep(
             "Gaussian square",
@@ -295,7 +276,6 @@ def _others() -> tuple[ProofStep, ...]:
             ),
             "The first term is mean field, the second is smaller by the weight's variance.",
             stein,
-            SYMBOLIC,
         ),
         ProofStep(
             "mean field",
@@ -306,7 +286,6 @@ def _others() -> tuple[ProofStep, ...]:
             ),
             "Here independence is assumed; the factor is the mean squared slope.",
             ExactPoints("random laws of weights and of gates", nets.independent_gates, _nested),
-            EXACT,
         ),
     )
 

@@ -10,17 +10,10 @@ from typing import Any
 
 import sympy as sp
 
+from erftheory.symbolic.helpers.rewrites import as_ratio, closed_sums
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    as_ratio,
-    closed_sums,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, m, theta, total, w
 
 JUMP: Any = sp.Symbol("J", positive=True, integer=True)  # input pixels from one tap to the next
@@ -62,7 +55,6 @@ def _average() -> tuple[ProofStep, ...]:
             equation(w[_A] ** 2 / total(w[m] ** 2, _TAPS), 1 / k),
             "All weights are 1/k, and so are the shares of their squares.",
             ExactPoints("pools of equal weights", _equal_weights),
-            EXACT,
         ),
         ProofStep(
             "pool variance",
@@ -70,7 +62,6 @@ def _average() -> tuple[ProofStep, ...]:
             equation(square - mean**2, JUMP**2 * (k**2 - 1) / 12),
             "Taps are J input pixels apart, J the product of all strides below.",
             SymbolicIdentity("sums of powers for all k and J", closed_sums, as_ratio),
-            SYMBOLIC,
         ),
     )
 
@@ -84,7 +75,6 @@ def _exchangeable() -> tuple[ProofStep, ...]:
             equation(_ROUTE(_A), 1 / k),
             "No permutation of its inputs changes their law, and one of k holds the maximum.",
             ExactPoints(method, _orders),
-            EXACT,
         ),
         ProofStep(
             "routing in 2-D",
@@ -92,7 +82,6 @@ def _exchangeable() -> tuple[ProofStep, ...]:
             equation(_ROUTE(_A, _B), 1 / k**2),
             "The window has k times k inputs.",
             ExactPoints("all places of the two largest of k × k inputs", _windows),
-            EXACT,
         ),
         ProofStep(
             "routing variance",
@@ -103,7 +92,6 @@ def _exchangeable() -> tuple[ProofStep, ...]:
             ),
             "In mean field the layers above do not know the route.",
             ExactPoints(method, _orders),
-            EXACT,
         ),
     )
 
@@ -124,7 +112,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             "Correlated inputs need not be exchangeable, but convolutions of white inputs look "
             "the same in both directions.",
             ExactPoints("random laws of patches and their mirror images", _mirrored),
-            EXACT,
         ),
         ProofStep(
             "mean of the routing",
@@ -132,7 +119,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             equation(total(m * _MIRRORED(m), _TAPS), (k - 1) / 2),
             "The mean of a symmetric law is its centre; with two taps the routing is uniform.",
             ExactPoints("random laws of patches and their mirror images", _mirrored_once),
-            EXACT,
         ),
         ProofStep(
             "correlation of differences",
@@ -147,7 +133,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             "The mean product of input a's leads over b and over c; divided by their deviations it "
             "is their correlation r.",
             ExactPoints("moving sums of all signs", _moving_sums),
-            EXACT,
         ),
         ProofStep(
             "orthant",
@@ -156,7 +141,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             "It leads both neighbours in a wedge of the plane, of angle a quarter turn and the "
             "arcsine of r.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "white inputs",
@@ -164,7 +148,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             equation(wedge.subs(_CORRELATION, sp.Rational(1, 2)), sp.Rational(1, 3)),
             "Without covariances r is one half, as for any exchangeable Gaussian law.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "sums of neighbours",
@@ -173,7 +156,6 @@ def _correlated() -> tuple[ProofStep, ...]:
             "Covariances 2, 1 and 0 at distance 0, 1 and 2 leave r = 0: the routing leans to the "
             "rim, and its variance is 3/4 instead of 2/3.",
             integral,
-            SYMBOLIC,
         ),
     )
 

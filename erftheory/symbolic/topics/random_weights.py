@@ -11,7 +11,7 @@ import sympy as sp
 from erftheory.symbolic.helpers import linear_nets
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, k, m, n, o, t, total, z
 
 _A, _B = sp.symbols("a b", integer=True)  # taps
@@ -61,7 +61,6 @@ def _layer() -> tuple[ProofStep, ...]:
             equation(_GRADIENT(n, _P), total(_WEIGHT(m) * _GRADIENT(n - 1, _P - m), _TAPS)),
             "Pixel p - m of the layer reads pixel p by the weight m, the same at all pixels.",
             ExactPoints("impulses run through random nets", linear_nets.drawn),
-            EXACT,
         ),
         ProofStep(
             "mean",
@@ -69,7 +68,6 @@ def _layer() -> tuple[ProofStep, ...]:
             equation(_MEAN(_ANY, _P), sp.KroneckerDelta(_ANY, 0) * sp.KroneckerDelta(_P, 0)),
             "Every path has a factor of mean 0 that is independent of its other factors.",
             ExactPoints("all nets of small skew weights", linear_nets.pixel_pairs),
-            EXACT,
         ),
         ProofStep(
             "products of weights",
@@ -77,7 +75,6 @@ def _layer() -> tuple[ProofStep, ...]:
             equation(law, _VARIANCE(_A) * sp.KroneckerDelta(_A, _B)),
             "They are independent of mean 0, unless they are one and the same weight.",
             ExactPoints("laws of independent skew entries, all taps", linear_nets.filter_laws),
-            EXACT,
         ),
     )
 
@@ -95,7 +92,6 @@ def _induction() -> tuple[ProofStep, ...]:
             "The filter is independent of the layers above; it enters twice, with all pairs of "
             "taps.",
             enumerated,
-            EXACT,
         ),
         ProofStep(
             "uncorrelated pixels",
@@ -104,7 +100,6 @@ def _induction() -> tuple[ProofStep, ...]:
             "Equal taps lead from different pixels to different pixels, uncorrelated by "
             "induction; at the output there is one.",
             ExactPoints("all nets of small skew weights, all p, q", linear_nets.pixel_pairs),
-            EXACT,
         ),
         ProofStep(
             "squares",
@@ -112,7 +107,6 @@ def _induction() -> tuple[ProofStep, ...]:
             equation(_PRODUCT(n, _P, _P), total(diagonal, _TAPS)),
             "Of all pairs of taps those of equal taps are left.",
             enumerated,
-            EXACT,
         ),
     )
 
@@ -127,7 +121,6 @@ def _conclusions() -> tuple[ProofStep, ...]:
             equation(total(_PRODUCT(n, _P, _P) * z**_P, field), sp.Product(layer, (_LAYER, 1, n))),
             "Each layer multiplies the generating function by that of its variances.",
             ExactPoints("all nets of small skew weights, random z", linear_nets.marks),
-            EXACT,
         ),
         ProofStep(
             "width",
@@ -139,7 +132,6 @@ def _conclusions() -> tuple[ProofStep, ...]:
             "Filters of different channels are independent, so squares add over the N channels "
             "between two layers.",
             ExactPoints("all nets of up to 3 channels, random z", linear_nets.wide_nets),
-            EXACT,
         ),
     )
 
@@ -156,7 +148,6 @@ def _fixed() -> tuple[ProofStep, ...]:
             equation(_ONE_FIXED(n, _P), total(_F(m) ** 2 * _PRODUCT(n, _P - m, _P - m), _TAPS)),
             "Behind a random layer pixels are uncorrelated, so no cross terms are left.",
             ExactPoints("all nets above random fixed layers", linear_nets.fixed_layers),
-            EXACT,
         ),
         ProofStep(
             "two fixed layers",
@@ -164,7 +155,6 @@ def _fixed() -> tuple[ProofStep, ...]:
             equation(_TWO_FIXED(n, _P), total(inner**2 * _PRODUCT(n, _P - m, _P - m), composed)),
             "The upper one, h, leaves its pixels correlated; both together are one fixed layer.",
             ExactPoints("all nets above random fixed layers", linear_nets.fixed_layers),
-            EXACT,
         ),
         ProofStep(
             "missing power",
@@ -175,7 +165,6 @@ def _fixed() -> tuple[ProofStep, ...]:
             ),
             "The power lost is that of pairs of different paths between the same ends.",
             ExactPoints("random fixed kernels", linear_nets.fixed_pairs),
-            EXACT,
         ),
     )
 
@@ -194,7 +183,6 @@ def _pools() -> tuple[ProofStep, ...]:
             "The paths to the pixels form a triangle; its squares are summed, relative to the "
             "square of one path a pair of taps.",
             listed,
-            EXACT,
         ),
         ProofStep(
             "variance of two average pools",
@@ -202,7 +190,6 @@ def _pools() -> tuple[ProofStep, ...]:
             equation(spread, composed),
             "The squared triangle is narrower than the triangle.",
             listed,
-            EXACT,
         ),
         ProofStep(
             "share of the variance",
@@ -210,7 +197,6 @@ def _pools() -> tuple[ProofStep, ...]:
             equation(sp.Limit(composed / ((k**2 - 1) / 6), k, sp.oo), sp.Rational(3, 5)),
             "Each pool's squares alone have variance (k^2 - 1)/12.",
             SymbolicIdentity("limit of a rational function"),
-            SYMBOLIC,
         ),
     )
 

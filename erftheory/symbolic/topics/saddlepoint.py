@@ -9,9 +9,10 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.hermite import RHO, frequencies, over_all_frequencies
+from erftheory.symbolic.helpers.rewrites import in_depth, split_logs
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import EXACT, SYMBOLIC, ExactPoints, Point, SymbolicIdentity
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, h, k, m, n, p, s, sigma, t, total, w, z
 from erftheory.symbolic.topics.edgeworth import SPAN
 
@@ -58,7 +59,6 @@ def _tilting() -> tuple[ProofStep, ...]:
             "A factor z at each offset goes along with every path, tap by tap; dividing by "
             "the mass makes the taps sum to 1 again.",
             points,
-            EXACT,
         ),
         ProofStep(
             "tilted mean",
@@ -67,7 +67,6 @@ def _tilting() -> tuple[ProofStep, ...]:
             "K is n log of the mass; with z = e^h a derivative by h brings down the offset. Any "
             "mean inside the field is that of one tilt.",
             points,
-            EXACT,
         ),
         ProofStep(
             "tilted variance",
@@ -78,7 +77,6 @@ def _tilting() -> tuple[ProofStep, ...]:
             ),
             "Variances of tilted layers add as those of plain ones do.",
             points,
-            EXACT,
         ),
     )
 
@@ -95,8 +93,7 @@ def _density() -> tuple[ProofStep, ...]:
             ),
             "The offset t is the tilted mean; there the normal density is exact to order 1/n, "
             "and the tilt is undone without error. d is the distance of lattice points.",
-            SymbolicIdentity("integral over all frequencies", _transformed, _logarithms),
-            SYMBOLIC,
+            SymbolicIdentity("integral over all frequencies", over_all_frequencies, split_logs),
         ),
     )
 
@@ -105,7 +102,7 @@ def _corrections() -> tuple[ProofStep, ...]:
     a, b, c, d = RHO.values()
     first, second = (_at_centre(frequencies()[order]) for order in (2, 4))
     excess = -sp.Rational(6, 5) * (k**2 + 1) / (k**2 - 1)
-    integral = SymbolicIdentity("integral over all frequencies", _transformed)
+    integral = SymbolicIdentity("integral over all frequencies", over_all_frequencies)
     return (
         ProofStep(
             "first correction",
@@ -113,7 +110,6 @@ def _corrections() -> tuple[ProofStep, ...]:
             equation(first, (3 * b - 5 * a**2) / 24),
             "Edgeworth's correction of the tilted law at its mean, where odd orders vanish.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "second correction",
@@ -124,7 +120,6 @@ def _corrections() -> tuple[ProofStep, ...]:
             ),
             "The same at the next whole power.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "centre",
@@ -136,7 +131,6 @@ def _corrections() -> tuple[ProofStep, ...]:
             "No tilt is needed there; three taps make it -3/16: n layers have 3/(16 n) less "
             "than Daniels' density.",
             integral,
-            SYMBOLIC,
         ),
     )
 
@@ -172,7 +166,6 @@ def _binomial() -> tuple[ProofStep, ...]:
             equation(sp.Subs(mean, h, tilt), n * _SHARE),
             "The offset is the share y of the field of n + 1 pixels.",
             at_tilt,
-            SYMBOLIC,
         ),
         ProofStep(
             "Stirling",
@@ -180,7 +173,6 @@ def _binomial() -> tuple[ProofStep, ...]:
             equation(sp.Subs(daniels, h, tilt), stirling),
             "Each of the three factorials of the binomial is replaced by Stirling's formula.",
             at_tilt,
-            SYMBOLIC,
         ),
         ProofStep(
             "correction of two taps",
@@ -189,7 +181,6 @@ def _binomial() -> tuple[ProofStep, ...]:
             "From the third and the fourth derivative of K; it depends on the share alone, "
             "not on the depth.",
             at_tilt,
-            SYMBOLIC,
         ),
         ProofStep(
             "relative error",
@@ -199,8 +190,7 @@ def _binomial() -> tuple[ProofStep, ...]:
                 sp.Rational(1, 12) - 1 / (12 * _SHARE) - 1 / (12 * (1 - _SHARE)),
             ),
             "The same number by another way: 1/12 for each factorial, of n, yn and (1 - y)n.",
-            SymbolicIdentity("limit for all shares", _deep, _inside),
-            SYMBOLIC,
+            SymbolicIdentity("limit for all shares", in_depth(_by_stirling), _inside),
         ),
     )  # fmt: skip
 
@@ -225,7 +215,6 @@ def _exact_laws() -> tuple[ProofStep, ...]:
             equation(sp.Subs(_daniels(normal, _PLACE), h, of_normal), exact),
             "All cumulants beyond the second vanish, under every tilt.",
             SymbolicIdentity("all means and deviations", _evaluated),
-            SYMBOLIC,
         ),
         ProofStep(
             "exact for a gamma law",
@@ -235,7 +224,6 @@ def _exact_laws() -> tuple[ProofStep, ...]:
             "Stirling's formula. Daniels (section 5) adds the inverse normal law; no lattice law "
             "is among them.",
             SymbolicIdentity("all shapes and offsets", _evaluated, _expanded),
-            SYMBOLIC,
         ),
     )
 
@@ -256,10 +244,6 @@ def _evaluated(side: Any) -> Any:
     return side.replace(sp.Derivative, lambda *args: sp.Derivative(*args).doit()).doit()
 
 
-def _transformed(side: Any) -> Any:
-    return over_all_frequencies(side).doit()
-
-
 def _expanded(residual: Any) -> Any:
     return sp.simplify(sp.expand_power_base(sp.powsimp(sp.simplify(residual)), force=True))
 
@@ -271,29 +255,20 @@ def _inside(residual: Any) -> Any:
     return sp.simplify(sp.expand_log(sp.simplify(written), force=True))
 
 
-def _deep(side: Any) -> Any:
-    """Limits for n → ∞ with log Γ(x + 1) by Stirling's series, which leaves O(1/x³)."""
+def _by_stirling(function: Any) -> Any:
+    """The limit for n → ∞, with log Γ(x + 1) by Stirling's series, which leaves O(1/x³)."""
 
     def stirling(argument: Any) -> Any:
         base = sp.expand(argument - 1)
         leading = (base + sp.Rational(1, 2)) * sp.log(base) - base + sp.log(2 * sp.pi) / 2
         return leading + 1 / (12 * base)
 
-    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
-        if (variable, target) != (n, sp.oo):
-            raise ArithmeticError(f"no limit of infinite depth: {variable} to {target}")
-        written = function.replace(sp.loggamma, stirling)
-        written = written.replace(sp.gamma, lambda argument: sp.exp(stirling(argument)))
-        closed = sp.expand(sp.expand_log(sp.factor(written, deep=True), force=True))
-        if closed.has(sp.log):
-            raise ArithmeticError(f"no finite limit: {closed}")
-        return sp.limit(closed, n, sp.oo)
-
-    return side.replace(sp.Limit, evaluate)
-
-
-def _logarithms(residual: Any) -> Any:
-    return sp.simplify(sp.expand_log(residual, force=True))
+    written = function.replace(sp.loggamma, stirling)
+    written = written.replace(sp.gamma, lambda argument: sp.exp(stirling(argument)))
+    closed = sp.expand(sp.expand_log(sp.factor(written, deep=True), force=True))
+    if closed.has(sp.log):
+        raise ArithmeticError(f"no finite limit: {closed}")
+    return sp.limit(closed, n, sp.oo)
 
 
 def _kernels() -> Iterator[Point]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import sympy as sp
 
+from erftheory.symbolic.helpers.hermite import NORMAL
+from erftheory.symbolic.helpers.rewrites import in_depth
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    CheckResult,
     ExactPoints,
+    Induction,
     Point,
     SymbolicIdentity,
 )
@@ -26,7 +26,6 @@ ALPHA: Any = sp.Symbol("alpha", positive=True)  # power of the branch over that 
 CONVOLUTIONS: Any = sp.Symbol("c", positive=True, integer=True)  # of one branch
 BLOCK: Any = sp.Symbol("l", nonnegative=True, integer=True)  # blocks before this one
 _MEAN: Any = sp.Symbol("mu", real=True)  # mean of one branch step
-_NORMAL: Any = sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
 _KEPT: Any = 1 - 1 / sp.pi  # channel variance of a He convolution of rectified N(0, 1) units
 _TRUNK: Any = 1 + _KEPT * BLOCK
 _GAIN: Any = _KEPT ** (1 - CONVOLUTIONS) / _TRUNK
@@ -71,7 +70,6 @@ def _mixture() -> tuple[ProofStep, ...]:
             "Where both read one signal their powers add; scaled to mass 1 they are the "
             "probabilities of a step that stays or takes the branch.",
             ExactPoints("sums over all subsets of blocks", _subsets),
-            EXACT,
         ),
         ProofStep(
             "block variance",
@@ -80,7 +78,6 @@ def _mixture() -> tuple[ProofStep, ...]:
             "The second derivative of the logarithm; a branch off centre adds variance because "
             "the identity stays.",
             SymbolicIdentity("all alpha, mean and variance"),
-            SYMBOLIC,
         ),
         ProofStep(
             "centred block",
@@ -88,13 +85,12 @@ def _mixture() -> tuple[ProofStep, ...]:
             equation(sp.Subs(second, _MEAN, 0), ALPHA / (1 + ALPHA) * sigma**2),
             "Of a plain layer's variance a residual block has the share of its branch.",
             SymbolicIdentity("all alpha and variances"),
-            SYMBOLIC,
         ),
     )
 
 
 def _rectified() -> tuple[ProofStep, ...]:
-    first, square, gate = (sp.Integral(x**power * _NORMAL, (x, 0, sp.oo)) for power in (1, 2, 0))
+    first, square, gate = (sp.Integral(x**power * NORMAL, (x, 0, sp.oo)) for power in (1, 2, 0))
     integral = SymbolicIdentity("integral over the half line")
     return (
         ProofStep(
@@ -103,7 +99,6 @@ def _rectified() -> tuple[ProofStep, ...]:
             equation(first, 1 / sp.sqrt(2 * sp.pi)),
             "Batch norm hands the ReLU units of mean 0 and variance 1, Gaussian in wide nets.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "rectified square",
@@ -111,7 +106,6 @@ def _rectified() -> tuple[ProofStep, ...]:
             equation(square, sp.Rational(1, 2)),
             "Half of the symmetric law is kept.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "backward",
@@ -119,7 +113,6 @@ def _rectified() -> tuple[ProofStep, ...]:
             equation(2 * gate, 1),
             "He's weights have 2 over the fan as variance, and half of the gates are open.",
             integral,
-            SYMBOLIC,
         ),
         ProofStep(
             "channel variance",
@@ -128,7 +121,6 @@ def _rectified() -> tuple[ProofStep, ...]:
             "Weights of mean square 2 over the fan give each channel the mean square 2 E[r^2]; "
             "2 E[r]^2 of it is the channel's own mean, which batch norm takes out.",
             integral,
-            SYMBOLIC,
         ),
     )
 
@@ -144,7 +136,6 @@ def _gains() -> tuple[ProofStep, ...]:
             "From a normalised start of variance 1; the branch's weights have mean 0, so its "
             "variance adds to that of the trunk.",
             SymbolicIdentity("all block numbers"),
-            SYMBOLIC,
         ),
         ProofStep(
             "gain",
@@ -153,7 +144,6 @@ def _gains() -> tuple[ProofStep, ...]:
             "Each batch norm divides power by the variance that it meets: the trunk's at first, "
             "1 - 1/pi behind each inner convolution.",
             closed,
-            SYMBOLIC,
         ),
         ProofStep(
             "share",
@@ -161,7 +151,6 @@ def _gains() -> tuple[ProofStep, ...]:
             equation(_GAIN / (1 + _GAIN), _SHARE),
             "Blocks drift towards the identity, the deeper the more.",
             closed,
-            SYMBOLIC,
         ),
     )
 
@@ -176,8 +165,7 @@ def _sums() -> tuple[ProofStep, ...]:
             ),
             "Variances add along the walk, c steps a branch; shares of one over a line sum to a "
             "difference of digammas, as the recurrence of the digamma shows.",
-            _by_induction,
-            SYMBOLIC,
+            Induction("induction over n, for all branch lengths", sp.expand, _recurrence),
         ),
     )
 
@@ -185,7 +173,7 @@ def _sums() -> tuple[ProofStep, ...]:
 def _depth() -> tuple[ProofStep, ...]:
     rate = CONVOLUTIONS * sigma**2 * _RATE
     plain = CONVOLUTIONS * sigma**2 * n
-    limit = SymbolicIdentity("limit for all branch lengths", _limit_of_digammas)
+    limit = SymbolicIdentity("limit for all branch lengths", in_depth(_limit_of_digammas))
     return (
         ProofStep(
             "logarithm",
@@ -193,7 +181,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_VARIANCE / sp.log(n), n, sp.oo), rate),
             "The digamma is asymptotically the logarithm.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "doubling",
@@ -201,7 +188,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_VARIANCE.subs(n, 2 * n) - _VARIANCE, n, sp.oo), rate * sp.log(2)),
             "The difference of two logarithms.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "radius",
@@ -209,7 +195,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(sp.sqrt(_VARIANCE / sp.log(n)), n, sp.oo), sp.sqrt(rate)),
             "The radius is the standard deviation, in pixels an axis.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "against a stack",
@@ -217,28 +202,8 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_VARIANCE / plain, n, sp.oo), 0),
             "A plain stack of the same convolutions has c n times the variance of a step.",
             limit,
-            SYMBOLIC,
         ),
     )
-
-
-def _by_induction(statement: sp.Eq) -> CheckResult:
-    """Both sides agree at n = 1 and grow by the same from n to n + 1, for all n."""
-    left, right = _sides(statement)
-    grown = left.subs(n, n + 1).replace(sp.Sum, _split_last)
-    base = equation(left.subs(n, 1).doit(), right.subs(n, 1))
-    step = equation(sp.expand(grown) - sp.expand(left), right.subs(n, n + 1) - right)
-    method = "induction over n, for all branch lengths"
-    identity = SymbolicIdentity(method, prepare=_leave, reduce=_recurrence)
-    return identity(base) and identity(step)
-
-
-def _sides(statement: sp.Eq) -> Any:
-    return statement.args
-
-
-def _leave(side: Any) -> Any:
-    return side
 
 
 def _recurrence(residual: Any) -> Any:
@@ -249,23 +214,11 @@ def _recurrence(residual: Any) -> Any:
     return sp.factor(named.subs(kept**CONVOLUTIONS, inner))
 
 
-def _split_last(term: Any, limits: Any) -> Any:
-    index, first, last = limits
-    return sp.Sum(term, (index, first, last - 1)) + term.subs(index, last)
-
-
-def _limit_of_digammas(side: Any) -> Any:
-    """Limits for n → ∞, with the offset inside the digammas as one positive name."""
+def _limit_of_digammas(function: Any) -> Any:
+    """The limit for n → ∞, with the offset inside the digammas as one positive name."""
     offset, kept = sp.Symbol("b", positive=True), sp.Symbol("q", positive=True)
-
-    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
-        if (variable, target) != (n, sp.oo):
-            raise ArithmeticError(f"no limit of infinite depth: {variable} to {target}")
-        named = function.subs(_START, offset).subs(_KEPT, kept)
-        found = sp.limit(named, n, sp.oo)
-        return found.subs(offset, _START).subs(kept, _KEPT)
-
-    return side.replace(sp.Limit, evaluate)
+    found = sp.limit(function.subs(_START, offset).subs(_KEPT, kept), n, sp.oo)
+    return found.subs(offset, _START).subs(kept, _KEPT)
 
 
 def _subsets() -> Iterator[Point]:

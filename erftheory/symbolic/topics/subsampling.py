@@ -11,17 +11,10 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.powers import deep_limit, power_ratio
+from erftheory.symbolic.helpers.rewrites import as_ratio, geometric_sums
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
-from erftheory.symbolic.proof.evidence import (
-    EXACT,
-    SYMBOLIC,
-    ExactPoints,
-    Point,
-    SymbolicIdentity,
-    as_ratio,
-    geometric_sums,
-)
+from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, k, m, n, t, total, w, z
 
 STRIDE: Any = sp.Symbol("s", positive=True, integer=True)
@@ -77,7 +70,6 @@ def _one_layer() -> tuple[ProofStep, ...]:
             ),
             "In the generating function z becomes its s-th power, and the kernel multiplies.",
             ExactPoints("impulses run through strided layers", _strided),
-            EXACT,
         ),
         ProofStep(
             "one variance",
@@ -88,7 +80,6 @@ def _one_layer() -> tuple[ProofStep, ...]:
             ),
             "The offset is s times that of the output plus an independent tap.",
             ExactPoints("impulses run through strided layers", _strided),
-            EXACT,
         ),
     )
 
@@ -104,7 +95,6 @@ def _chain() -> tuple[ProofStep, ...]:
             "The taps of layer l are d_l j_l input pixels apart; j_l is the product of the "
             "strides below it.",
             ExactPoints("paths listed, random strides, dilations, kernels", _chains),
-            EXACT,
         ),
         ProofStep(
             "variance",
@@ -112,7 +102,6 @@ def _chain() -> tuple[ProofStep, ...]:
             equation(_SPREAD(n), total(step**2 * _TAP(_LAYER), layers)),
             "Independent steps again, each stretched by its distance of taps.",
             ExactPoints("paths listed, random strides, dilations, kernels", _chains),
-            EXACT,
         ),
     )
 
@@ -129,7 +118,6 @@ def _equal_strides() -> tuple[ProofStep, ...]:
             equation(1 + (k - 1) * total(STRIDE**_LAYER, layers), _CLOSED_FIELD),
             "The jump of layer l is the l-th power of s.",
             closed,
-            SYMBOLIC,
         ),
         ProofStep(
             "variance of equal layers",
@@ -137,7 +125,6 @@ def _equal_strides() -> tuple[ProofStep, ...]:
             equation(total((k**2 - 1) / 12 * STRIDE ** (2 * _LAYER), layers), _CLOSED),
             "Uniform kernels, and the squares of the jumps.",
             closed,
-            SYMBOLIC,
         ),
         ProofStep(
             "no stride",
@@ -148,7 +135,6 @@ def _equal_strides() -> tuple[ProofStep, ...]:
             ),
             "At s = 1 all n terms of the sum are equal.",
             SymbolicIdentity("all n and k", reduce=sp.expand),
-            SYMBOLIC,
         ),
     )
 
@@ -166,7 +152,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(last, n, sp.oo), 1 - 1 / STRIDE**2),
             "Its share of the variance does not vanish with depth: 3/4 for strides of 2.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "share of the field",
@@ -174,7 +159,6 @@ def _depth() -> tuple[ProofStep, ...]:
             equation(sp.Limit(_CLOSED / _CLOSED_FIELD**2, n, sp.oo), kept),
             "Squares of both grow like powers of s; without strides the share would vanish.",
             limit,
-            SYMBOLIC,
         ),
         ProofStep(
             "excess kurtosis",
@@ -183,7 +167,6 @@ def _depth() -> tuple[ProofStep, ...]:
             "The fourth cumulants are stretched by fourth powers; the last few layers decide the "
             "shape.",
             limit,
-            SYMBOLIC,
         ),
     )
 
