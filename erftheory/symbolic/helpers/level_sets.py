@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any
 
 import sympy as sp
-from sympy.polys.ring_series import rs_log, rs_trunc
+from sympy.polys.ring_series import rs_trunc
 
 from erftheory.symbolic.helpers.hermite import RHO, SMALL, corrections
-from erftheory.symbolic.helpers.rewrites import as_ratio, in_depth, limit_in_depth, series_of_rest
+from erftheory.symbolic.helpers.rewrites import as_ratio, in_depth
+from erftheory.symbolic.helpers.series import limit_in_depth, series_of_rest
 from erftheory.symbolic.proof.derivation import ProofStep
 from erftheory.symbolic.proof.evidence import SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, k, n, x
@@ -71,7 +72,7 @@ def _levels() -> tuple[ProofStep, ...]:
                 _profile(x**2) + sp.Order(SMALL**6),
             ),
             "Odd cumulants vanish; epsilon squared is 1/n.",
-            SymbolicIdentity("series to the order 1/n²", _log_series, series_of_rest(SMALL)),
+            SymbolicIdentity("series to the order 1/n²", reduce=series_of_rest(SMALL)),
         ),
         ProofStep(
             "level radius",
@@ -160,27 +161,6 @@ def _root(square: Any) -> Any:
     for _ in range(3):
         root = rs_trunc(root + 2 * (at(root * share) + at(root * (1 - share)) + level), small, 8)
     return _by_power(root, 8)
-
-
-def _log_series(side: Any) -> Any:
-    """Logarithms of ratios of polynomials in ε by the terms of their series below ε⁸."""
-    return side.doit().replace(sp.log, _log_of_ratio)
-
-
-@cache
-def _log_of_ratio(argument: Any) -> Any:
-    top, bottom = (_log_of_polynomial(part) for part in sp.fraction(sp.together(argument)))
-    return top - bottom
-
-
-def _log_of_polynomial(polynomial: Any) -> Any:
-    start = polynomial.subs(SMALL, 0)
-    if not start.is_Number:
-        return sp.log(polynomial, evaluate=False)
-    names = [SMALL, *sorted(polynomial.free_symbols - {SMALL}, key=str)]
-    ring, *_ = sp.ring(names, sp.QQ)
-    series: Any = rs_log(ring.from_expr(polynomial / start), ring.gens[0], 8)
-    return sp.log(start) + _by_power(series, 8)
 
 
 def _by_power(polynomial: Any, order: int) -> Any:

@@ -1,4 +1,4 @@
-"""How a side of a statement is evaluated and a difference reduced: sums, series and limits."""
+"""How a side of a statement is evaluated and a difference reduced: sums, waves and limits."""
 
 from __future__ import annotations
 
@@ -59,25 +59,6 @@ def _geometric_sum(term: Any, limits: Any) -> Any:
     return (term.subs(index, last + 1) - term.subs(index, first)) / (ratio - 1)
 
 
-def taylor(expression: Any, variable: sp.Symbol, order: int) -> Any:
-    """The Taylor polynomial of `expression` at 0, the terms below variable^order."""
-    return sum(_taylor(term, variable, order) for term in sp.Add.make_args(expression))
-
-
-@cache
-def _taylor(term: Any, variable: sp.Symbol, order: int) -> Any:
-    return sp.series(term, variable, 0, order).removeO()
-
-
-def series_of_rest(variable: Any) -> Rewrite:
-    """What is left of a difference below the order O(variable^r) that the statement claims."""
-
-    def rest(residual: Any) -> Any:
-        return sp.expand(taylor(residual.removeO(), variable, residual.getO().getn()))
-
-    return rest
-
-
 def half_powers(unit: Any) -> Rewrite:
     """Geometric sums evaluated and waves written out, in e^{unit/2} as one positive name."""
     root = sp.Symbol("q", positive=True)
@@ -104,21 +85,3 @@ def in_depth(limit: Rewrite) -> Rewrite:
         return limit(function)
 
     return lambda side: side.replace(sp.Limit, evaluate)
-
-
-def limit_in_depth(side: Any) -> Any:
-    """Limits for n → ∞ evaluated in 1/√n, the variable in which the functions have series."""
-    small = sp.Symbol("epsilon", positive=True)
-
-    def limit(function: Any) -> Any:
-        shallow = function.subs(n, 1 / small**2)
-        if not isinstance(shallow, sp.Pow):
-            return sp.limit(shallow, small, 0)
-        # the limit of a power through its logarithm, term by term: SymPy finds these faster
-        exponents = sp.Add.make_args(sp.expand(shallow.exp))
-        parts = [sp.limit(part * sp.log(shallow.base), small, 0) for part in exponents]
-        if any(part.has(sp.oo, -sp.oo, sp.zoo, sp.nan) for part in parts):
-            raise ArithmeticError(f"no finite limit term by term: {function}")
-        return sp.exp(sum(parts))
-
-    return in_depth(limit)(side)

@@ -8,7 +8,8 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.helpers.rewrites import generic_branch, taylor
+from erftheory.symbolic.helpers.rewrites import generic_branch
+from erftheory.symbolic.helpers.series import polynomial
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import EXACT, ExactPoints, Point, SymbolicIdentity
@@ -233,7 +234,7 @@ def _geometric(side: Any) -> Any:
 def _first_terms(side: Any) -> Any:
     """The part below z^_TERMS of a function of z, or of a series in powers of z."""
     if not isinstance(side, sp.Sum):
-        return taylor(side, z, _TERMS)
+        return polynomial(side, z, _TERMS)
     index, first, _ = side.args[1].args
     partial = sp.expand(sp.Sum(side.args[0], (index, first, _TERMS)).doit())
     return sum(_coefficient(partial, z, power) * z**power for power in range(_TERMS))

@@ -19,7 +19,8 @@ from erftheory.symbolic.helpers.hermite import (
     over_all_frequencies,
 )
 from erftheory.symbolic.helpers.level_sets import level_sets
-from erftheory.symbolic.helpers.rewrites import series_of_rest, split_logs
+from erftheory.symbolic.helpers.rewrites import split_logs
+from erftheory.symbolic.helpers.series import polynomial, series_of_rest
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity
@@ -168,11 +169,7 @@ def _by_powers(side: Any) -> Any:
     """Integrals of a function of ε by the terms of its series below ε⁶."""
 
     def integrate(integrand: Any, limits: Any) -> Any:
-        series, derivative = sp.Integer(0), integrand
-        for power in range(6):
-            series += derivative.subs(SMALL, 0) * SMALL**power / sp.factorial(power)
-            derivative = derivative.diff(SMALL)
-        return sp.integrate(sp.expand(series), limits)
+        return sp.integrate(sp.expand(polynomial(integrand, SMALL, 6)), limits)
 
     return side.replace(sp.Integral, integrate).doit()
 

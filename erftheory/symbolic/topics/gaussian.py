@@ -8,11 +8,8 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.hermite import NORMAL, over_all_frequencies
-from erftheory.symbolic.helpers.rewrites import (
-    half_powers,
-    limit_in_depth,
-    series_of_rest,
-)
+from erftheory.symbolic.helpers.rewrites import half_powers
+from erftheory.symbolic.helpers.series import limit_in_depth, series_of_rest
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import SymbolicIdentity, leave
 from erftheory.symbolic.proof.names import equation, k, m, n, s, theta, x

@@ -8,12 +8,8 @@ from typing import Any
 
 import sympy as sp
 
-from erftheory.symbolic.helpers.rewrites import (
-    as_ratio,
-    closed_sums,
-    half_powers,
-    series_of_rest,
-)
+from erftheory.symbolic.helpers.rewrites import as_ratio, closed_sums, half_powers
+from erftheory.symbolic.helpers.series import series_of_rest
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import ExactPoints, Point, SymbolicIdentity

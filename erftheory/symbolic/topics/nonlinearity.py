@@ -8,6 +8,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers import nets
+from erftheory.symbolic.helpers.series import value_at_zero
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import ExactPoints, SymbolicIdentity
 from erftheory.symbolic.proof.names import equation, i, j, k, m, n, o, sigma, t, total, z
@@ -255,7 +256,7 @@ def _others() -> tuple[ProofStep, ...]:
             "For tanh the coupling fades like the squared weight",
             equation(sp.Limit((ends[0] - ends[1]) / (2 * sigma**2), sigma, 0), -4 * _X0 * _X1),
             "With N channels the squared weight is of order 1/N: a finite-width term.",
-            SymbolicIdentity("second order in the weight, all inputs", _second_order),
+            SymbolicIdentity("second order in the weight, all inputs", _small_weights),
         ),
         ProofStep(
             "Gaussian coupling",
@@ -308,18 +309,13 @@ def _complemented(side: Any) -> Any:
     return side.doit().subs(_SLOPE(-_Y) ** 2, 2 * MEAN - _SLOPE(_Y) ** 2)
 
 
-def _second_order(side: Any) -> Any:
-    """Limits of F(σ)/σ² at 0 as F″(0)/2, for an F that starts with its second order."""
+def _small_weights(side: Any) -> Any:
+    """Limits for a weight that vanishes."""
 
-    def evaluate(ratio: Any, variable: Any, target: Any, *_: Any) -> Any:
+    def evaluate(function: Any, variable: Any, target: Any, *_: Any) -> Any:
         if target != 0:
             raise ArithmeticError(f"no limit at 0: {variable} to {target}")
-        rest: Any = ratio * variable**2
-        orders = [sp.simplify(sp.diff(rest, variable, order).subs(variable, 0)) for order in (0, 1)]
-        if orders != [0, 0]:
-            raise ArithmeticError(f"no limit: {rest} starts with {orders}")
-        second: Any = sp.diff(rest, variable, 2).subs(variable, 0)
-        return second / 2
+        return value_at_zero(function, variable)
 
     return side.replace(sp.Limit, evaluate)
 

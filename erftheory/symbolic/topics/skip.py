@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from erftheory.symbolic.helpers.hermite import NORMAL
-from erftheory.symbolic.helpers.rewrites import in_depth
+from erftheory.symbolic.helpers.rewrites import as_ratio, in_depth
 from erftheory.symbolic.proof import brute
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep
 from erftheory.symbolic.proof.evidence import (
@@ -210,8 +210,8 @@ def _recurrence(residual: Any) -> Any:
     """Digammas by ψ(x + 1) = ψ(x) + 1/x, then a rational function of names for the constants."""
     kept, inner = sp.symbols("q q_c", positive=True)
     named = sp.expand_func(residual).subs(_KEPT, kept).subs(sp.pi, 1 / (1 - kept))
-    named = sp.expand(named, power_exp=True)
-    return sp.factor(named.subs(kept**CONVOLUTIONS, inner))
+    named = sp.expand_power_exp(named).subs(kept**CONVOLUTIONS, inner)
+    return as_ratio(named)
 
 
 def _limit_of_digammas(function: Any) -> Any:
