@@ -6,8 +6,8 @@ wrong equation fails. It is a symbolic identity (left − right reduces to 0), a
 layers (n = 1, and n + 1 from n), or exact arithmetic at points where the names have brute-force
 meanings.
 
-`derivation` has steps, derivations and reports, `evidence` the checks, `exact` the arithmetic in
-fractions, `brute` the references without formulas, `numeric` formulas as functions of arrays,
-`render` text, markdown and LaTeX, `names` the letters that all share. Begin with derivation.py
-and evidence.py.
+`derivation` has steps, derivations and reports, `evidence` the checks, `counterexample` numbers
+that soon show what is false, `exact` the arithmetic in fractions, `brute` the references without
+formulas, `numeric` formulas as functions of arrays, `render` text, markdown and LaTeX, `names` the
+letters that all share. Begin with derivation.py and evidence.py.
 """
