@@ -46,21 +46,15 @@ def wrong(statement: sp.Eq) -> Iterator[tuple[str, sp.Eq]]:
     yield "left side plus one", equation(left + 1, right)
     for name in sorted(statement.free_symbols, key=str):
         if name.is_integer:
-            for label, changed in (
-                ("right", equation(left, right.subs(name, name + 1))),
-                ("left", equation(left.subs(name, name + 1), right)),
-            ):
-                if changed != statement and not _same_law(statement, changed, name):
-                    yield f"{name} to {name} + 1 on the {label}", changed
+            # where only one side has the name, the neighbour is the statement itself for name + 1
+            other_left, other_right = (side.subs(name, name + 1) for side in (left, right))
+            if other_right != right and other_left != left:
+                yield f"{name} to {name} + 1 on the right", equation(left, other_right)
+                yield f"{name} to {name} + 1 on the left", equation(other_left, right)
     for label, changed in _variants(right):
         yield f"right: {label}", equation(left, changed)
     for label, changed in _variants(left):
         yield f"left: {label}", equation(changed, right)
-
-
-def _same_law(statement: sp.Eq, changed: sp.Eq, name: Any) -> bool:
-    """Whether `changed` is the statement itself with name + 1 for name, which holds as well."""
-    return sides(statement.subs(name, name + 1)) == sides(changed)
 
 
 def _variants(side: Any) -> Iterator[tuple[str, Any]]:

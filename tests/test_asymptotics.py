@@ -290,12 +290,6 @@ def test_bounds_are_sharp_and_know_depth():
 # Derivations
 
 
-@pytest.mark.parametrize("derivation", [edgeworth(), saddlepoint()], ids=["edgeworth", "daniels"])
-def test_every_step_holds(derivation):
-    report = derivation.check()
-    assert report, str(report)
-
-
 @pytest.mark.parametrize(
     ("derivation", "name", "change"),
     [

@@ -52,7 +52,7 @@ class ProofStep:
 
     def to_latex(self) -> str:
         """The formula in LaTeX, without delimiters."""
-        return sp.latex(self.statement)
+        return render.latex(self.statement)
 
     def lambdify(self, modules: str = "jax") -> Callable[..., Any]:
         """The right side of the formula, without O(…) terms, as a function of arrays.

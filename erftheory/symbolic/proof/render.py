@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import lru_cache
 from typing import Any
 
 import sympy as sp
@@ -48,6 +49,12 @@ _LATEX_ESCAPES = {character: "\\" + character for character in "&%$#_{}"} | {
     "∗": "$*$",
     "²": r"\textsuperscript{2}",
 }
+
+
+@lru_cache(1024)
+def latex(formula: Any) -> str:
+    """A formula in LaTeX; the slow part of markdown and of a document, which share it."""
+    return sp.latex(formula)
 
 
 def step_text(step: ProofStep, number: int | None = None, result: CheckResult | None = None) -> str:
@@ -128,7 +135,7 @@ def _broken(step: ProofStep) -> str:
     whole = step.to_latex()
     if len(whole) <= _LONG_FORMULA:
         return whole
-    left, right = map(sp.latex, step.statement.args)
+    left, right = map(latex, step.statement.args)
     return f"\\begin{{aligned}} & {left} \\\\ & = {right} \\end{{aligned}}"
 
 
