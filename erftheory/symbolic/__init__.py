@@ -1,4 +1,8 @@
-"""SymPy derivations of the theory, step by step, every step with a check that is really run."""
+"""SymPy derivations of the theory, step by step, every step with a check that is really run.
+
+proof/ says what a proof is, helpers/ has what several topics stand on, topics/ one module a
+derivation; each room reads only those before it. `values` takes exact numbers from the formulas.
+"""
 
 from erftheory.symbolic.proof.derivation import Derivation, ProofStep, Report
 from erftheory.symbolic.proof.evidence import CheckResult, ExactPoints, Induction, SymbolicIdentity

@@ -57,10 +57,15 @@ def latex(formula: Any) -> str:
     return sp.latex(formula)
 
 
+@lru_cache(1024)
+def _drawn(formula: Any) -> str:
+    return sp.pretty(formula, use_unicode=True, wrap_line=False)
+
+
 def step_text(step: ProofStep, number: int | None = None, result: CheckResult | None = None) -> str:
     """A step as plain text: title, two-dimensional formula, reason, check."""
     head = f"{number}. {step.title}" if number is not None else step.title
-    formula = sp.pretty(step.statement, use_unicode=True, wrap_line=False)
+    formula = _drawn(step.statement)
     words = [_wrapped(step.reason), _wrapped(_mark(step, number, result))]
     return "\n".join([head, "", textwrap.indent(formula, "       "), "", *words])
 
