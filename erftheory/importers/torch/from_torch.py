@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.ends import asked, check_maps, placed, readable
-from erftheory.importers.image import Axes, asked_axes, first_window, image_signal
-from erftheory.importers.pointwise import HOLD
-from erftheory.importers.rules import check_rules, note_unused
-from erftheory.importers.signals import Constant, Unreadable
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.ends import asked, check_maps, placed, readable
+from erftheory.importers.build.image import Axes, asked_axes, first_window, image_signal
+from erftheory.importers.build.pointwise import HOLD
+from erftheory.importers.build.rules import check_rules, note_unused
+from erftheory.importers.values.signals import Constant, Unreadable
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import movement
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.onnx_movement import ranked, tile
-from erftheory.importers.patches import unfolded
-from erftheory.importers.signals import (
+from erftheory.importers.build import movement
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.patches import unfolded
+from erftheory.importers.onnx.movement import ranked, tile
+from erftheory.importers.torch.values import constant, listed
+from erftheory.importers.values.signals import (
     CHANNEL,
     Constant,
     Global,
@@ -23,7 +24,6 @@ from erftheory.importers.signals import (
     plain,
     spatial,
 )
-from erftheory.importers.torch.values import constant, listed
 from erftheory.network.imported import OWN_PIXELS
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 
-from erftheory.importers import onnx_rules
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.rules import keeps_shape, proposed
-from erftheory.importers.signals import Constant, Signal, Unreadable, Value
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.rules import keeps_shape, proposed
+from erftheory.importers.build.windows import slid_over
+from erftheory.importers.onnx import rules as onnx_rules
 from erftheory.importers.torch import rules as aten
 from erftheory.importers.torch.movement import VIEWS
 from erftheory.importers.torch.values import Held, computed, flat, held, pixels, shapes
 from erftheory.importers.torch.windows import OVER
-from erftheory.importers.windows import slid_over
+from erftheory.importers.values.signals import Constant, Signal, Unreadable, Value
 from erftheory.network.base import Network
 
 

@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import onnx_rules, windows
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.onnx_norms import layer_norm
-from erftheory.importers.signals import (
+from erftheory.importers.build import windows
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.onnx import rules as onnx_rules
+from erftheory.importers.onnx.norms import layer_norm
+from erftheory.importers.torch import movement
+from erftheory.importers.torch import windows as sliding
+from erftheory.importers.torch.values import listed, mapped, pixels, value
+from erftheory.importers.values.signals import (
     BESIDE,
     CHANNEL,
     Constant,
@@ -29,9 +33,6 @@ from erftheory.importers.signals import (
     plain,
     spatial,
 )
-from erftheory.importers.torch import movement
-from erftheory.importers.torch import windows as sliding
-from erftheory.importers.torch.values import listed, mapped, pixels, value
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from erftheory.importers.constants import LARGEST
-from erftheory.importers.signals import Constant, Global, Listed, Partial, Signal, Unreadable, Value
+from erftheory.importers.values.constants import LARGEST
+from erftheory.importers.values.signals import (
+    Constant,
+    Global,
+    Listed,
+    Partial,
+    Signal,
+    Unreadable,
+    Value,
+)
 
 # operations that keep a factor of a normalisation one, by name
 _PASSED = frozenset((

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import movement, onnx_rules, windows
-from erftheory.importers.onnx_movement import resized
-from erftheory.importers.patches import unfolded
-from erftheory.importers.signals import Constant, Partial, Signal, Value, plain, spatial
+from erftheory.importers.build import movement, windows
+from erftheory.importers.build.patches import unfolded
+from erftheory.importers.onnx import rules as onnx_rules
+from erftheory.importers.onnx.movement import resized
 from erftheory.importers.torch.values import integers, value
+from erftheory.importers.values.signals import Constant, Partial, Signal, Value, plain, spatial
 
 
 def batched(rule: Callable, axes: int) -> Callable:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.constants import given
-from erftheory.importers.ends import placed
-from erftheory.importers.image import Axes, asked_axes
-from erftheory.importers.jaxpr import Reader, SpatialAxes
-from erftheory.importers.pointwise import HOLD
-from erftheory.importers.rules import check_rules, note_unused
-from erftheory.importers.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.ends import placed
+from erftheory.importers.build.image import Axes, asked_axes
+from erftheory.importers.build.pointwise import HOLD
+from erftheory.importers.build.rules import check_rules, note_unused
+from erftheory.importers.jax.jaxpr import Reader, SpatialAxes
+from erftheory.importers.values.constants import given
+from erftheory.importers.values.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.pointwise import Pointwise
-from erftheory.importers.signals import Signal, Unreadable
+from erftheory.importers.build.pointwise import Pointwise
+from erftheory.importers.values.signals import Signal, Unreadable
 from erftheory.network.base import Network
 from erftheory.network.layers import Conv
 

@@ -9,11 +9,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from erftheory.importers import movement, windows
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.patches import unfolded
-from erftheory.importers.resample import interpolation
-from erftheory.importers.signals import (
+from erftheory.importers.build import movement, windows
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.patches import unfolded
+from erftheory.importers.build.resample import interpolation
+from erftheory.importers.values.signals import (
     CHANNEL,
     MIRRORED,
     Constant,

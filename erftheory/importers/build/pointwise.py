@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from erftheory.importers.factors import (
+from erftheory.importers.values.factors import (
     STATISTICS,
     along_pixels,
     combined,
@@ -22,7 +22,7 @@ from erftheory.importers.factors import (
     norm_of,
     typical,
 )
-from erftheory.importers.signals import (
+from erftheory.importers.values.signals import (
     BESIDE,
     COPY,
     Constant,

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from erftheory.importers.pointwise import Pointwise
-from erftheory.importers.signals import (
+from erftheory.importers.build.pointwise import Pointwise
+from erftheory.importers.values.signals import (
     CHANNEL,
     Constant,
     Dim,

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import onnx_rules
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.constants import lazy
-from erftheory.importers.ends import asked, check_maps, placed, readable
-from erftheory.importers.image import Axes, asked_axes, first_window, image_signal
-from erftheory.importers.pointwise import HOLD
-from erftheory.importers.rules import check_rules, keeps_shape, note_unused, proposed
-from erftheory.importers.signals import (
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.ends import asked, check_maps, placed, readable
+from erftheory.importers.build.image import Axes, asked_axes, first_window, image_signal
+from erftheory.importers.build.pointwise import HOLD
+from erftheory.importers.build.rules import check_rules, keeps_shape, note_unused, proposed
+from erftheory.importers.build.windows import slid_over
+from erftheory.importers.onnx import rules as onnx_rules
+from erftheory.importers.values.constants import lazy
+from erftheory.importers.values.signals import (
     Constant,
     Signal,
     Unreadable,
     Value,
 )
-from erftheory.importers.windows import slid_over
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.network.imported import ImportedNetwork

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.signals import Signal
+from erftheory.importers.values.signals import Signal
 from erftheory.network.base import near
 
 OFFERED = 3  # names in an error

@@ -1,4 +1,4 @@
-"""Values that do not depend on the image, computed only when a rule asks for them.
+"""Results of equations that do not depend on the image, computed only when a rule asks for them.
 
 The few operations that models put on their parameters run in NumPy; the rest in JAX, one by one.
 """
@@ -12,21 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.signals import Constant
-
-LARGEST = 1 << 25  # entries up to which a value is worth computing
-
-
-def given(value: Any) -> Constant:
-    """A constant that came with the model, if it is an array and not a mere shape."""
-    shape = tuple(getattr(value, "shape", ()))
-    if hasattr(value, "shape") and not hasattr(value, "__array__"):
-        return Constant(shape)
-    return Constant(shape, partial(np.asarray, value))
-
-
-def lazy(shape: tuple[int, ...], compute: Callable[[], np.ndarray | None]) -> Constant:
-    return Constant(shape, compute if math.prod(shape) <= LARGEST else None)
+from erftheory.importers.values.constants import LARGEST, lazy
+from erftheory.importers.values.signals import Constant
 
 
 def computed(eqn: Any, inputs: Sequence[Any]) -> list[Constant]:

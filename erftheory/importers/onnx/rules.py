@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers import movement, recurrent, windows
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.onnx_movement import MOVEMENT, axes_of, known, ranked
-from erftheory.importers.onnx_norms import NORMS
-from erftheory.importers.signals import (
+from erftheory.importers.build import movement, windows
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.onnx import recurrent
+from erftheory.importers.onnx.movement import MOVEMENT, axes_of, known, ranked
+from erftheory.importers.onnx.norms import NORMS
+from erftheory.importers.values.signals import (
     BESIDE,
     CHANNEL,
     Constant,

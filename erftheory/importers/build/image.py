@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.signals import BATCH, CHANNEL, Atom, Signal
-from erftheory.importers.windows import SpatialAxes
+from erftheory.importers.values.signals import BATCH, CHANNEL, Atom, Signal
+from erftheory.importers.build.windows import SpatialAxes
 
 
 def first_window(read: Callable[..., Any], rank: int) -> tuple[int, ...]:

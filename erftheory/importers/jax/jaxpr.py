@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from erftheory.importers import movement, recurrent, windows
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.constants import computed, given, lazy
-from erftheory.importers.pointwise import KNOWN
-from erftheory.importers.rules import keeps_shape, proposed
-from erftheory.importers.signals import (
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.build.pointwise import KNOWN
+from erftheory.importers.build.rules import keeps_shape, proposed
+from erftheory.importers.build.windows import SpatialAxes, described, slid_over, widened
+from erftheory.importers.jax import movement, scan, windows
+from erftheory.importers.jax.constants import computed
+from erftheory.importers.values.constants import given, lazy
+from erftheory.importers.values.signals import (
     BESIDE,
     CHANNEL,
     Constant,
@@ -27,7 +29,6 @@ from erftheory.importers.signals import (
     Value,
     plain,
 )
-from erftheory.importers.windows import SpatialAxes
 from erftheory.network.activations import LEAKY
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat
@@ -185,8 +186,8 @@ class Reader:
             if self.search:
                 for row in rows:
                     if isinstance(row, Signal):
-                        windows.slid_over(row, [0])
-            return recurrent.scan(
+                        slid_over(row, [0])
+            return scan.scan(
                 self.assembler, params, inputs, lambda each: self._inside(params["jaxpr"], each)
             )
         if params["length"] > LONGEST:
@@ -230,7 +231,7 @@ class Reader:
         if isinstance(rule, Network):
             if len(signals) != 1 or not isinstance(signals[0], Signal):
                 raise Unreadable("a network as the rule of an operation on several values")
-            return [windows.described(self.assembler, signals[0], rule, v) for v in eqn.outvars]
+            return [described(self.assembler, signals[0], rule, v) for v in eqn.outvars]
         value = self.assembler.merge("other", *signals)
         if isinstance(value, Signal) and value.shape != tuple(eqn.outvars[0].aval.shape):
             shape = tuple(eqn.outvars[0].aval.shape)
@@ -338,7 +339,7 @@ class Reader:
         first = not isinstance(a, Constant)
         value, other = (a, b) if first else (b, a)
         assert isinstance(other, Constant)
-        value = windows.widened(value, other)
+        value = widened(value, other)
         if name in ("add", "add_any", "sub"):
             value = make.negated(value) if name == "sub" and not first else value
             return make.pointwise(value, "linear")

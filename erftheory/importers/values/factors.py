@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from erftheory.importers.signals import Constant, Dim, Normed, Signal, spatial
+from erftheory.importers.values.signals import Constant, Dim, Normed, Signal, spatial
 from erftheory.network.layers import LayerNorm, RMSNorm
 
 STATISTICS = ("stat", "rstat", "sstat")  # a mean over channels, its inverse, its root

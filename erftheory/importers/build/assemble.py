@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from erftheory.importers.factors import STATISTICS
-from erftheory.importers.folded import blocked, folded
-from erftheory.importers.pointwise import Own, known
-from erftheory.importers.signals import (
+from erftheory.importers.values.factors import STATISTICS
+from erftheory.importers.build.patches import blocked, folded
+from erftheory.importers.build.pointwise import Own, known
+from erftheory.importers.values.signals import (
     BATCH,
     CHANNEL,
     COPY,
@@ -37,7 +37,7 @@ from erftheory.importers.signals import (
     unite,
     without_ends,
 )
-from erftheory.importers.whole import ATTENTION, WholeAxes
+from erftheory.importers.build.whole import ATTENTION, WholeAxes
 from erftheory.network.endless import Along, GlobalAvgPool
 from erftheory.network.graph import Concat, Op, Sum
 from erftheory.network.imported import OWN_PAD, OWN_PIXELS, Channels, Spatial

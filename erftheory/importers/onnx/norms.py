@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from erftheory.importers.assemble import Assembler
-from erftheory.importers.signals import CHANNEL, Constant, Global, Signal, Unreadable, Value
+from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.values.signals import CHANNEL, Constant, Global, Signal, Unreadable, Value
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,
