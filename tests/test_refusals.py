@@ -20,7 +20,7 @@ from erftheory import Conv, from_jax, from_onnx, from_torch, receptive_field
 
 SHAPE = (1, 2, 16, 16)
 RULE = re.compile(r"rules=\{'([^']+)': (\"identity\"|Conv\(3(?:, (\d))?\))\}")
-INSIDES = ("Atom(", "Signal(", "Constant", "Partial", "None", "node=", "object at")
+INSIDES = ("Atom(", "Pixels(", "Constant", "Partial", "None", "node=", "object at")
 
 
 class Shifted(nn.Module):

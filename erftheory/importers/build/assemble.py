@@ -1,6 +1,6 @@
 """Builds the graph of a model while a reader goes through its operations.
 
-Every method takes values (`Signal`, `Global`, `Constant`) and returns one.
+Every method takes values (`Pixels`, `Global`, `Constant`) and returns one.
 """
 
 from __future__ import annotations
@@ -15,28 +15,9 @@ import numpy as np
 from erftheory.importers.values.factors import STATISTICS
 from erftheory.importers.build.patches import blocked, folded
 from erftheory.importers.build.pointwise import Own, known
-from erftheory.importers.values.signals import (
-    BATCH,
-    CHANNEL,
-    COPY,
-    MIRRORED,
-    TOKENS,
-    Atom,
-    Constant,
-    Dim,
-    Global,
-    Listed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-    join,
-    mirrored,
-    plain,
-    spatial,
-    unite,
-    without_ends,
-)
+from erftheory.importers.values.dimensions import BATCH, CHANNEL, COPY, Atom, Dim, join, plain, spatial, unite
+from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value, mirrored, without_ends
+from erftheory.importers.values.refusals import MIRRORED, TOKENS, Unreadable
 from erftheory.importers.build.whole import ATTENTION, WholeAxes
 from erftheory.network.endless import Along, GlobalAvgPool
 from erftheory.network.graph import Concat, Op, Sum
@@ -52,7 +33,7 @@ class Assembler(WholeAxes):
 
     def reduce(self, value: Value, axes: Sequence[int], kind: str, keep: bool = False) -> Value:
         """A reduction ("sum", "mean", "max") over array dimensions."""
-        if not isinstance(value, Signal | Partial):
+        if not isinstance(value, Pixels | Partial):
             return value
         gone = [value.dims[i] for i in axes]
         left = [() if i in axes else d for i, d in enumerate(value.dims) if keep or i not in axes]
@@ -80,10 +61,10 @@ class Assembler(WholeAxes):
         whole = any(not d or any(a.axis == BATCH for a in d) for d in gone)
         return Global(node, layer=BatchNorm() if whole else InstanceNorm(), label=label)
 
-    def fragment(self, signal: Signal, axis: int, gone: Sequence[Dim]) -> bool:
+    def fragment(self, pixels: Pixels, axis: int, gone: Sequence[Dim]) -> bool:
         """True if `gone` holds only pixels within blocks, whose blocks stay."""
         inside = [a for d in gone for a in d if a.axis == axis]
-        every = [a for d in signal.dims for a in d if a.axis == axis]
+        every = [a for d in pixels.dims for a in d if a.axis == axis]
         outside = [a for a in every if a not in inside]
         block = math.prod(a.size for a in inside)
         return (
@@ -93,19 +74,19 @@ class Assembler(WholeAxes):
         )
 
     def gathered(
-        self, signal: Signal, axes: Sequence[int], kind: str, channels: int, own: Own | None = None
-    ) -> Signal:
+        self, pixels: Pixels, axes: Sequence[int], kind: str, channels: int, own: Own | None = None
+    ) -> Pixels:
         """Dimensions that hold parts of blocks are summed out: a kernel as long as its stride.
 
         `own` gives the matrix of a contraction, shape (*axes, out).
         """
-        signal = self.flush(signal)
+        pixels = self.flush(pixels)
         block = [1] * self.ndim
         for i in axes:
-            for a in signal.dims[i]:
+            for a in pixels.dims[i]:
                 if a.axis >= 0:
                     block[a.axis] *= a.size
-        node, before = signal.node, len(self.nodes)
+        node, before = pixels.node, len(self.nodes)
         if max(block) > 1:
             size, nothing = tuple(block), (0,) * self.ndim
             if channels:
@@ -116,14 +97,14 @@ class Assembler(WholeAxes):
         elif channels:
             node = self.add(Conv((1,) * self.ndim, padding="valid", channels=channels), node)
         if own is not None and len(self.nodes) > before:
-            atoms = [a for i in axes for a in signal.dims[i]]
+            atoms = [a for i in axes for a in pixels.dims[i]]
             self.weights[node] = partial(_blocks, own, atoms, self.ndim), 1
         dims = tuple(
             join([Atom(a.axis, a.step // block[a.axis], a.size) if a.axis >= 0 else a for a in d])
-            for i, d in enumerate(signal.dims)
+            for i, d in enumerate(pixels.dims)
             if i not in axes
         )
-        return Signal(node, dims)
+        return Pixels(node, dims)
 
     def dense(
         self, value: Value, axes: Sequence[int], free: Sequence[int], own: Own | None = None
@@ -132,7 +113,7 @@ class Assembler(WholeAxes):
 
         The dimensions left come first, then the free ones; `own` as in `gathered`.
         """
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value.mix() if isinstance(value, Global) else value
         gone = [value.dims[i] for i in axes]
         pixels = {a.axis for d in gone for a in d if a.axis >= 0 and a.size > 1}
@@ -145,64 +126,64 @@ class Assembler(WholeAxes):
         new = self.gathered(value, axes, "random", max(1, out), own)
         return replace(new, dims=(*new.dims, *(plain(CHANNEL, n) for n in free)))
 
-    def pixelwise(self, signal: Signal, place: int, channels: int, own: Own) -> Signal:
+    def pixelwise(self, pixels: Pixels, place: int, channels: int, own: Own) -> Pixels:
         """A convolution of one tap, whatever dimensions the pixels are in."""
         try:
-            signal = self.settle(signal)
+            pixels = self.settle(pixels)
         except Unreadable:  # tokens and mirrored pixels stay where they are
             pass
-        signal = self.flush(signal)
+        pixels = self.flush(pixels)
         ones = (1,) * self.ndim
-        node = self.add(Conv(ones, 1, 1, 0, channels), signal.node)
+        node = self.add(Conv(ones, 1, 1, 0, channels), pixels.node)
         self.weights[node] = partial(_of_one_tap, own, self.ndim), 1
-        dims = (*signal.dims[:place], plain(CHANNEL, channels), *signal.dims[place + 1 :])
-        return Signal(node, dims)
+        dims = (*pixels.dims[:place], plain(CHANNEL, channels), *pixels.dims[place + 1 :])
+        return Pixels(node, dims)
 
-    def select(self, signal: Signal, dims: tuple[Dim, ...]) -> Signal:
+    def select(self, pixels: Pixels, dims: tuple[Dim, ...]) -> Pixels:
         """The same pixels with other channels: a slice, a split."""
-        signal = self.flush(signal)
+        pixels = self.flush(pixels)
         count = math.prod(a.size for d in dims for a in d if a.axis == CHANNEL)
-        if count == signal.channels:
-            return replace(signal, dims=dims, parts=())
-        return Signal(self.add(Channels(max(1, count)), signal.node), dims)
+        if count == pixels.channels:
+            return replace(pixels, dims=dims, parts=())
+        return Pixels(self.add(Channels(max(1, count)), pixels.node), dims)
 
     # ---- pixels -----------------------------------------------------------------------------
 
-    def settle(self, signal: Signal) -> Signal:
+    def settle(self, pixels: Pixels) -> Pixels:
         """Every axis in one plain dimension: pixel shuffles and patches become operations."""
-        if mirrored(signal):
+        if mirrored(pixels):
             raise Unreadable(MIRRORED)
-        signal = replace(signal, dims=without_ends(signal))
-        alone = [d[0].axis for d in signal.dims if len(d) == 1 and d[0].axis >= 0]
-        if len(alone) == self.ndim == len(set(alone)) and max(map(len, signal.dims)) == 1:
-            return signal
+        pixels = replace(pixels, dims=without_ends(pixels))
+        alone = [d[0].axis for d in pixels.dims if len(d) == 1 and d[0].axis >= 0]
+        if len(alone) == self.ndim == len(set(alone)) and max(map(len, pixels.dims)) == 1:
+            return pixels
         for axis in range(self.ndim):
-            found = [(i, a) for i, d in enumerate(signal.dims) for a in d if a.axis == axis]
+            found = [(i, a) for i, d in enumerate(pixels.dims) for a in d if a.axis == axis]
             if not found:  # one pixel: a mean over it, or what was left of it
                 continue
             if len(found) == 1:
                 i, atom = found[0]
-                dim = signal.dims[i]
+                dim = pixels.dims[i]
                 if len(dim) == 1:
                     continue
                 if dim[0] == atom and not any(a.axis >= 0 for a in dim[1:]):
-                    signal = self._shuffled(signal)
+                    pixels = self._shuffled(pixels)
                     continue
             elif len(found) == 2:
                 (i, coarse), (j, fine) = sorted(found, key=lambda pair: -pair[1].step)
-                alone = len(signal.dims[i]) == 1 and fine.step == 1
+                alone = len(pixels.dims[i]) == 1 and fine.step == 1
                 if alone and coarse.step == fine.size:
-                    signal = blocked(self, signal)
+                    pixels = blocked(self, pixels)
                     continue
             raise Unreadable(TOKENS)
-        return signal
+        return pixels
 
-    def _shuffled(self, signal: Signal) -> Signal:
+    def _shuffled(self, pixels: Pixels) -> Pixels:
         """Pixels followed by channels (or copies) in one dimension: up-sampling."""
-        signal = self.flush(signal)
+        pixels = self.flush(pixels)
         factor, copies, used = [1] * self.ndim, True, 1
         dims = []
-        for dim in signal.dims:
+        for dim in pixels.dims:
             if dim and dim[0].axis >= 0 and len(dim) > 1 and not any(a.axis >= 0 for a in dim[1:]):
                 factor[dim[0].axis] = math.prod(a.size for a in dim[1:])
                 used *= math.prod(a.size for a in dim[1:] if a.axis == CHANNEL)
@@ -215,80 +196,80 @@ class Assembler(WholeAxes):
             kind="fixed" if copies else "routing",
         )  # fmt: skip
         label = "nearest" if copies else "depth to space"
-        channels = None if copies else max(1, signal.channels // used)
-        return Signal(self.add(Spatial(label, step, channels), signal.node), tuple(dims))
+        channels = None if copies else max(1, pixels.channels // used)
+        return Pixels(self.add(Spatial(label, step, channels), pixels.node), tuple(dims))
 
-    def window(self, signal: Signal, rule: Step, sizes: Sequence[int], op: Op | str) -> Signal:
+    def window(self, pixels: Pixels, rule: Step, sizes: Sequence[int], op: Op | str) -> Pixels:
         """A sliding window; `rule` has one entry an image axis, `sizes` the pixels behind it."""
-        signal = self.flush(self.settle(signal))
-        node = signal.node
+        pixels = self.flush(self.settle(pixels))
+        node = pixels.node
         if isinstance(op, str):
             still = not rule.up and max(rule.kernel.shape) == max(rule.stride) == 1
             if not (still and not any(rule.before) and not any(rule.after)):
                 node = self.add(Spatial(op, rule), node)
         else:
             node = self.add(op, node)
-        return Signal(node, self.resized(signal.dims, sizes))
+        return Pixels(node, self.resized(pixels.dims, sizes))
 
     def resized(self, dims: Sequence[Dim], sizes: Sequence[int]) -> tuple[Dim, ...]:
         return tuple(plain(d[0].axis, int(sizes[d[0].axis])) if spatial(d) else d for d in dims)
 
     def moved(
-        self, signal: Signal, before: Sequence[int], after: Sequence[int],
+        self, pixels: Pixels, before: Sequence[int], after: Sequence[int],
         stride: Sequence[int], sizes: Sequence[int], own: bool = False,
-    ) -> Signal:  # fmt: skip
+    ) -> Pixels:  # fmt: skip
         """Padding (negative: cropping) and subsampling; `own`: by the image's own pixels."""
         ones = (1,) * self.ndim
         # sizes that a model computes with may be NumPy's, whose products overflow
         strides, low, high = (tuple(map(int, v)) for v in (stride, before, after))
         rule = Step(Kernel(ones), strides, ones, low, high, kind="fixed")
         label = OWN_PAD if own else "pad" if max(stride) == 1 else "slice"
-        return self.window(signal, rule, sizes, label)
+        return self.window(pixels, rule, sizes, label)
 
     def convolution(
         self, value: Value, rule: Step, sizes: Sequence[int], channels: int, groups: int,
         own: Own | None = None,
-    ) -> Signal:  # fmt: skip
-        """A convolution; the signal's dimensions stay, its channels follow by the caller."""
-        assert isinstance(value, Signal)
+    ) -> Pixels:  # fmt: skip
+        """A convolution; the map's dimensions stay, its channels follow by the caller."""
+        assert isinstance(value, Pixels)
         if groups > 1 and value.parts:
             self.note("a grouped convolution of a concatenation: each channel sees all its parts",
                       value)  # fmt: skip
-        signal = self.flush(self.settle(value))
-        kind: int | str = "depthwise" if groups == signal.channels > 1 else groups
+        pixels = self.flush(self.settle(value))
+        kind: int | str = "depthwise" if groups == pixels.channels > 1 else groups
         kernel, before, after = rule.kernel.shape, rule.before, rule.after
         if rule.up:
             low = tuple(min(0, b) for b in before)
-            signal = self._transposed(signal, rule, channels, kind)
+            pixels = self._transposed(pixels, rule, channels, kind)
             if own is not None:
-                self.weights[signal.node] = own, groups
+                self.weights[pixels.node] = own, groups
             if any(low):  # beyond the reach of the taps: only zeros
                 ones = (1,) * self.ndim
                 pad = Step(Kernel(ones), ones, ones, tuple(-b for b in low), (0,) * self.ndim,
                            kind="fixed")  # fmt: skip
-                signal = replace(signal, node=self.add(Spatial("pad", pad), signal.node))
-            return replace(signal, dims=self.resized(signal.dims, sizes))
+                pixels = replace(pixels, node=self.add(Spatial("pad", pad), pixels.node))
+            return replace(pixels, dims=self.resized(pixels.dims, sizes))
         low = tuple(min(0, b) for b in before)
         high = tuple(min(0, a) for a in after)
         if any(low) or any(high):
-            inner = [signal.size(a) + low[a] + high[a] for a in range(self.ndim)]
-            signal = self.moved(signal, low, high, (1,) * self.ndim, inner)
+            inner = [pixels.size(a) + low[a] + high[a] for a in range(self.ndim)]
+            pixels = self.moved(pixels, low, high, (1,) * self.ndim, inner)
         pads = tuple((max(0, b), max(0, a)) for b, a in zip(before, after))
         stride, dilation = _short(rule.stride), _short(rule.dilation)
         op = Conv(kernel, stride, dilation, pads if any(map(any, pads)) else 0, channels, kind)
-        node = self.add(op, signal.node)
+        node = self.add(op, pixels.node)
         if own is not None:
             self.weights[node] = own, groups
-        return Signal(node, self.resized(signal.dims, sizes))
+        return Pixels(node, self.resized(pixels.dims, sizes))
 
-    def _transposed(self, signal: Signal, rule: Step, channels: int, groups) -> Signal:
+    def _transposed(self, pixels: Pixels, rule: Step, channels: int, groups) -> Pixels:
         before = tuple(max(0, b) for b in rule.before)
         op = ConvTranspose(
             rule.kernel.shape, rule.stride, before,
             tuple(max(0, b - a) for b, a in zip(before, rule.after)), _short(rule.dilation),
             channels, groups,
         )  # fmt: skip
-        return Signal(self.add(op, signal.node), signal.dims)
+        return Pixels(self.add(op, pixels.node), pixels.dims)
 
     # ---- joining ----------------------------------------------------------------------------
 
@@ -296,28 +277,28 @@ class Assembler(WholeAxes):
         values = [self.opened(v) if isinstance(v, Partial) else v for v in values]
         if any(isinstance(v, Listed) for v in values):
             return self._listed(values, axis)
-        signals = [v for v in values if isinstance(v, Signal)]
-        if not signals:
+        maps = [v for v in values if isinstance(v, Pixels)]
+        if not maps:
             if any(isinstance(v, Global) for v in values):
                 first = next(v for v in values if isinstance(v, Global))
                 mixed = any(isinstance(v, Global) and v.mixed for v in values)
                 return replace(first, mixed=mixed)
             return Constant(tuple(shape))
-        if any(folded(s, axis) for s in signals):
-            values = [self.settle(v) if isinstance(v, Signal) else v for v in values]
-            signals = [v for v in values if isinstance(v, Signal)]
-        if any(spatial(s.dims[axis]) for s in signals):
+        if any(folded(s, axis) for s in maps):
+            values = [self.settle(v) if isinstance(v, Pixels) else v for v in values]
+            maps = [v for v in values if isinstance(v, Pixels)]
+        if any(spatial(s.dims[axis]) for s in maps):
             return self._beside(values, axis, shape)
         flat = []
         for v in values:
             if isinstance(v, Global):
-                base = self.flush(signals[0])
+                base = self.flush(maps[0])
                 if self.hold == "global":
                     self.note("a mean over the image held constant", base)
                     continue
                 self.note("a path through a mean over the image: the receptive field is unbounded")
-                v = Signal(self.add(GlobalAvgPool(), base.node), base.dims)
-            if isinstance(v, Signal):
+                v = Pixels(self.add(GlobalAvgPool(), base.node), base.dims)
+            if isinstance(v, Pixels):
                 flat.append(self.flush(self.settle(v)))
         rest = unite([[d for i, d in enumerate(s.dims) if i != axis] for s in flat])
         dims = (*rest[:axis], plain(CHANNEL, shape[axis]), *rest[axis:])
@@ -327,29 +308,29 @@ class Assembler(WholeAxes):
         parts, start = [], 0
         for v in values:
             size = v.shape[axis] if not isinstance(v, Global) else 0
-            if isinstance(v, Signal):
+            if isinstance(v, Pixels):
                 parts.append((start, start + size, v))
             start += size
         plainly = all(sum(a.axis == CHANNEL for d in s.dims for a in d) <= 1 for s in flat)
-        return Signal(node, dims, parts=tuple(parts) if plainly else ())
+        return Pixels(node, dims, parts=tuple(parts) if plainly else ())
 
     def _beside(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Value:
         """Pieces along an axis of the image: padding by constants or by the image's own rim."""
-        values = [self.flush(v) if isinstance(v, Signal) else v for v in values]
+        values = [self.flush(v) if isinstance(v, Pixels) else v for v in values]
         sizes = [0 if isinstance(v, Global) else v.shape[axis] for v in values]
-        signals = [(v.shape[axis], i) for i, v in enumerate(values) if isinstance(v, Signal)]
-        _, main = max(signals, key=lambda pair: (pair[0], -pair[1]))
+        maps = [(v.shape[axis], i) for i, v in enumerate(values) if isinstance(v, Pixels)]
+        _, main = max(maps, key=lambda pair: (pair[0], -pair[1]))
         body = values[main]
-        assert isinstance(body, Signal)
+        assert isinstance(body, Pixels)
         root = self._origin(body.node)
-        if any(isinstance(v, Signal) and self._origin(v.node) != root for v in values):
+        if any(isinstance(v, Pixels) and self._origin(v.node) != root for v in values):
             return self._listed(values, axis)
         if body.flipped:
             raise Unreadable(MIRRORED)
-        if len(signals) > 1:
+        if len(maps) > 1:
             self.note(OWN_PIXELS)
         place = body.dims[axis]
-        if len(place) != 1 and len(signals) == 1 and all(x.axis >= 0 for x in place):
+        if len(place) != 1 and len(maps) == 1 and all(x.axis >= 0 for x in place):
             self.note("tokens beside the image's pixels (a class token), read as seeing all of it")
             return Global(body.node, mixed=True, label=ATTENTION)
         if len(place) != 1:
@@ -358,15 +339,15 @@ class Assembler(WholeAxes):
         before[a], after[a] = sum(sizes[:main]), sum(sizes[main + 1 :])
         grown = [body.size(i) for i in range(self.ndim)]
         grown[a] = shape[axis]
-        return self.moved(body, before, after, (1,) * self.ndim, grown, len(signals) > 1)
+        return self.moved(body, before, after, (1,) * self.ndim, grown, len(maps) > 1)
 
     def _listed(self, values: Sequence[Value], axis: int) -> Value:
         """Pixels of different maps one behind the other."""
-        parts: list[Signal] = []
+        parts: list[Pixels] = []
         for v in values:
             if isinstance(v, Listed) and v.place == axis:
                 parts.extend(v.parts)
-            elif isinstance(v, Signal):
+            elif isinstance(v, Pixels):
                 parts.append(replace(v, parts=()))
             else:
                 raise Unreadable("a concatenation of different values along the image")
@@ -380,7 +361,7 @@ class Assembler(WholeAxes):
             op = self.nodes[node].op
         return node
 
-    def attention(self, a: Signal, b: Signal, numbers) -> Value:
+    def attention(self, a: Pixels, b: Pixels, numbers) -> Value:
         """A contraction of pixels with pixels: within blocks where blocks are its batch, else
         over the whole image."""
         (left, right), (left_batch, right_batch) = numbers
@@ -389,10 +370,10 @@ class Assembler(WholeAxes):
             if self.jump(a.node) != self.jump(b.node):
                 return self.mixed_pixels(a, b)
         block, whole = [1] * self.ndim, set()
-        for signal, batch in ((a, left_batch), (b, right_batch)):
-            inner = [d for i, d in enumerate(signal.dims) if i not in batch]
+        for pixels, batch in ((a, left_batch), (b, right_batch)):
+            inner = [d for i, d in enumerate(pixels.dims) if i not in batch]
             axes = {x.axis for d in inner for x in d if x.axis >= 0 and x.size > 1}
-            whole |= {axis for axis in axes if not self.fragment(signal, axis, inner)}
+            whole |= {axis for axis in axes if not self.fragment(pixels, axis, inner)}
             for axis in axes:
                 size = math.prod(x.size for d in inner for x in d if x.axis == axis)
                 block[axis] = max(block[axis], size)
@@ -418,13 +399,13 @@ class Assembler(WholeAxes):
         more = [d for i, d in enumerate(b.dims) if i not in (*right, *right_batch)]
         if any(spatial(d) for d in rest):  # keys: pixels of the window that each query has in it
             more = [_as_channels(d) for d in more]
-        return Signal(node, (*heads, *rest, *more))
+        return Pixels(node, (*heads, *rest, *more))
 
 
 
-def _in_blocks(signal: Signal) -> bool:
+def _in_blocks(pixels: Pixels) -> bool:
     """Whether places within the blocks of some axis have a dimension of their own."""
-    return any(a.axis >= 0 and a.step > 1 for d in signal.dims for a in d)
+    return any(a.axis >= 0 and a.step > 1 for d in pixels.dims for a in d)
 
 
 def _of_one_tap(own: Own, ndim: int) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.values.signals import Signal
+from erftheory.importers.values.pixels import Pixels
 from erftheory.network.base import near
 
 OFFERED = 3  # names in an error
@@ -31,18 +31,18 @@ def asked(outputs: Sequence[str] | None, ends: Callable[[], Mapping[str, Any]]) 
 
 def check_maps(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             raise ValueError(f"outputs: got {name!r}, which is no map; takes maps of the model")
 
 
-def placed(assembler: Any, marks: Mapping[str, Signal]) -> dict[str, int]:
+def placed(assembler: Any, marks: Mapping[str, Pixels]) -> dict[str, int]:
     """The nodes of endpoints."""
-    found = {name: assembler.place(name, signal) for name, signal in marks.items()}
+    found = {name: assembler.place(name, pixels) for name, pixels in marks.items()}
     return {name: node for name, node in found.items() if node > 0}
 
 
 def readable(
-    marks: Mapping[str, Signal], modules: Collection[str], within: Collection[str]
+    marks: Mapping[str, Pixels], modules: Collection[str], within: Collection[str]
 ) -> str:
     """The last maps that were read before an operation that could not be, `within` modules that
     have no end yet: names of modules, or where there are none of operations."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.values.signals import BATCH, CHANNEL, Atom, Signal
+from erftheory.importers.values.dimensions import BATCH, CHANNEL, Atom
+from erftheory.importers.values.pixels import Pixels
 from erftheory.importers.build.windows import SpatialAxes
 
 
@@ -45,11 +46,11 @@ def asked_axes(spatial_axes: Axes) -> tuple[tuple[int, ...] | None, tuple[str, .
     return tuple(spatial_axes), ()
 
 
-def image_signal(shape: Sequence[int], axes: Sequence[int]) -> Signal:
+def whole_image(shape: Sequence[int], axes: Sequence[int]) -> Pixels:
     dims = []
     for i, n in enumerate(shape):
         if i in axes:
             dims.append((Atom(axes.index(i), 1, n),))
         else:
             dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
-    return Signal(0, tuple(dims))
+    return Pixels(0, tuple(dims))

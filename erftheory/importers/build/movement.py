@@ -14,31 +14,19 @@ from erftheory.importers.values.constants import lazy
 from erftheory.importers.build.patches import folded, picked
 from erftheory.importers.build.patches import unfolded
 from erftheory.importers.build.resample import selection
-from erftheory.importers.values.signals import (
-    BESIDE,
-    CHANNEL,
-    COPY,
-    MIRRORED,
-    Constant,
-    Listed,
-    Signal,
-    Unreadable,
-    Value,
-    length,
-    plain,
-    reshape,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, COPY, length, plain, reshape, spatial
+from erftheory.importers.values.pixels import Constant, Listed, Pixels, Value
+from erftheory.importers.values.refusals import BESIDE, MIRRORED, Unreadable
 
 
 def reshaped(make: Assembler, value: Value, shape: Sequence[int]) -> Value:
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     return replace(value, dims=reshape(value.dims, shape), parts=())
 
 
 def transposed(make: Assembler, value: Value, order: Sequence[int]) -> Value:
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     parts = [(a, b, transposed(make, part, order)) for a, b, part in value.parts]
     return replace(value, dims=tuple(value.dims[i] for i in order), parts=tuple(parts))
@@ -46,7 +34,7 @@ def transposed(make: Assembler, value: Value, order: Sequence[int]) -> Value:
 
 def broadcast(make: Assembler, value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:
     """Dimension i goes to places[i]; the others, and those of size 1, are copies."""
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     dims = [plain(COPY, n) for n in shape]
     for dim, place in zip(value.dims, places):
@@ -70,7 +58,7 @@ def sliced(
         if step != 1:
             raise Unreadable(BESIDE)
         return value.cut(first, last)
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     back = [i for i, d in enumerate(value.dims) if len(d) == 1 and d[0].axis >= 0 > d[0].step]
     if back:  # in the image's own order
@@ -79,7 +67,7 @@ def sliced(
             last = starts[i] + (limits[i] - 1 - starts[i]) // strides[i] * strides[i]
             starts[i], limits[i] = value.shape[i] - 1 - last, value.shape[i] - starts[i]
         found = sliced(make, _reversed(value, back), starts, limits, strides)
-        return _reversed(found, back) if isinstance(found, Signal) else found
+        return _reversed(found, back) if isinstance(found, Pixels) else found
     shape = value.shape
     busy = [
         i for i, (b, e, s, n) in enumerate(zip(starts, limits, strides, shape))
@@ -92,7 +80,7 @@ def sliced(
     across = [i for i in busy if i not in along]
     for i in across:
         value = _split(make, value, i, starts[i], limits[i], strides[i])
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             rows = zip(starts, limits, strides)
             return Constant(tuple(-(-(e - b) // s) for b, e, s in rows))
     if not along:
@@ -113,7 +101,7 @@ def sliced(
 
 
 def _split(
-    make: Assembler, value: Signal, axis: int, start: int, limit: int, stride: int
+    make: Assembler, value: Pixels, axis: int, start: int, limit: int, stride: int
 ) -> Value:
     """Some channels; of an untouched concatenation only the parts that hold them."""
     count = -(-(limit - start) // stride)
@@ -147,7 +135,7 @@ def padded(
     make: Assembler, value: Value, config: Sequence[tuple[int, int, int]], own: bool = False
 ) -> Value:
     """`config` is (before, after, between) a dimension, negative ones crop; `own` as in `moved`."""
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     busy = [i for i, c in enumerate(config) if any(c)]
     if not busy:
@@ -180,7 +168,7 @@ def padded(
 
 
 def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:
-    if not isinstance(value, Signal) or not any(spatial(value.dims[i]) for i in axes):
+    if not isinstance(value, Pixels) or not any(spatial(value.dims[i]) for i in axes):
         return value
     if any(folded(value, i) for i in axes):
         value = make.settle(value)
@@ -192,7 +180,7 @@ def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:
     return _reversed(value, axes)
 
 
-def _reversed(value: Signal, axes: Sequence[int]) -> Signal:
+def _reversed(value: Pixels, axes: Sequence[int]) -> Pixels:
     dims = list(value.dims)
     for i in axes:
         dims[i] = tuple(a._replace(step=-a.step) if a.axis >= 0 else a for a in dims[i])
@@ -201,7 +189,7 @@ def _reversed(value: Signal, axes: Sequence[int]) -> Signal:
 
 def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
     """Entries `indices` (one dimension) along an array dimension."""
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     if folded(value, axis):
         known = indices.get()

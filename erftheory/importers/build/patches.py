@@ -13,25 +13,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from erftheory.importers.build.pointwise import Pointwise
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    TOKENS,
-    Atom,
-    Constant,
-    Signal,
-    Unreadable,
-    join,
-    length,
-    plain,
-)
+from erftheory.importers.values.dimensions import CHANNEL, Atom, join, length, plain
+from erftheory.importers.values.pixels import Constant, Pixels
+from erftheory.importers.values.refusals import TOKENS, Unreadable
 from erftheory.network.imported import Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
 
 
 def unfolded(
-    make: Pointwise, value: Signal, indices: Constant, axis: int, by_row: bool | None = None
-) -> Signal:
+    make: Pointwise, value: Pixels, indices: Constant, axis: int, by_row: bool | None = None
+) -> Pixels:
     """Patches along an array dimension: a table of indices first + s·patch + d·pixel of it.
 
     The table's two dimensions, in its order, take the place of `axis`: patches, and channels; each
@@ -67,38 +59,38 @@ def unfolded(
     node = make.add(Spatial("patches", rule, max(1, value.channels * k)), value.node)
     patches, pixels = plain(atom.axis, count), plain(CHANNEL, k)
     new = (patches, pixels) if by_row else (pixels, patches)
-    return Signal(node, (*value.dims[:axis], *new, *value.dims[axis + 1 :]))
+    return Pixels(node, (*value.dims[:axis], *new, *value.dims[axis + 1 :]))
 
 
-def folded(signal: Signal, i: int) -> bool:
+def folded(pixels: Pixels, i: int) -> bool:
     """Whether array dimension `i` is one of channels that holds places within blocks."""
-    coarse = {a.axis for j, d in enumerate(signal.dims) for a in d if j != i and a.step > 1}
-    return any(a.axis >= 0 and a.step == 1 and a.axis in coarse for a in signal.dims[i])
+    coarse = {a.axis for j, d in enumerate(pixels.dims) for a in d if j != i and a.step > 1}
+    return any(a.axis >= 0 and a.step == 1 and a.axis in coarse for a in pixels.dims[i])
 
 
-def picked(make: Pointwise, signal: Signal, i: int, index: np.ndarray) -> Signal:
+def picked(make: Pointwise, pixels: Pixels, i: int, index: np.ndarray) -> Pixels:
     """Entries `index` of a folded dimension: of every block the pixels that they hold."""
-    dim = signal.dims[i]
+    dim = pixels.dims[i]
     places = np.unravel_index(np.asarray(index), [a.size for a in dim])
     held = {atom.axis: place for atom, place in zip(dim, places) if atom.axis >= 0}
-    found = blocked(make, signal, held, len(index) / length(dim))
+    found = blocked(make, pixels, held, len(index) / length(dim))
     dims = list(found.dims)
     dims[i] = plain(CHANNEL, len(index))
-    return Signal(found.node, tuple(dims))
+    return Pixels(found.node, tuple(dims))
 
 
 def blocked(
-    make: Pointwise, signal: Signal, held: Mapping[int, np.ndarray] | None = None, part: float = 1.0
-) -> Signal:
+    make: Pointwise, pixels: Pixels, held: Mapping[int, np.ndarray] | None = None, part: float = 1.0
+) -> Pixels:
     """Blocks of pixels whose places became channels: space to depth.
 
     `held` has for some axes the places within a block that are looked at, together, and `part` is
     their share of the channels.
     """
-    signal, n, held = make.flush(signal), make.ndim, held or {}
+    pixels, n, held = make.flush(pixels), make.ndim, held or {}
     block = [1] * n
     for axis in range(n):
-        atoms = sorted((a for d in signal.dims for a in d if a.axis == axis), key=lambda a: a.step)
+        atoms = sorted((a for d in pixels.dims for a in d if a.axis == axis), key=lambda a: a.step)
         if len(atoms) == 2 and atoms[0].step == 1 and atoms[1].step == atoms[0].size:
             block[axis] = atoms[0].size
         elif len(atoms) != 1 or atoms[0].step != 1:
@@ -112,9 +104,9 @@ def blocked(
     kernel = Kernel(box.shape, None if box.all() else tuple(int(v) for v in box.ravel()))
     before, after = tuple(-f for f in first), tuple(e + 1 - b for e, b in zip(last, block))
     step = Step(kernel, tuple(block), (1,) * n, before, after, kind="routing")
-    channels = max(1, round(signal.channels * math.prod(block) * part))
-    node = make.add(Spatial("space to depth", step, channels), signal.node)
-    return Signal(node, tuple(join([_plain(a, block) for a in d]) for d in signal.dims))
+    channels = max(1, round(pixels.channels * math.prod(block) * part))
+    node = make.add(Spatial("space to depth", step, channels), pixels.node)
+    return Pixels(node, tuple(join([_plain(a, block) for a in d]) for d in pixels.dims))
 
 
 def _plain(atom: Atom, block: Sequence[int]) -> Atom:

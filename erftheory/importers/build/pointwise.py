@@ -1,6 +1,6 @@
 """The graph of a model under construction, and what acts on each pixel alone.
 
-Pointwise functions and constant factors wait in a signal's `tag` and `scale` until an operation
+Pointwise functions and constant factors wait in a map's `tag` and `scale` until an operation
 that is not pointwise reads it (`flush`).
 """
 
@@ -22,24 +22,9 @@ from erftheory.importers.values.factors import (
     norm_of,
     typical,
 )
-from erftheory.importers.values.signals import (
-    BESIDE,
-    COPY,
-    Constant,
-    Dim,
-    Global,
-    Listed,
-    Normed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-    length,
-    mirrored,
-    plain,
-    spatial,
-    unite,
-)
+from erftheory.importers.values.dimensions import COPY, Dim, length, plain, spatial, unite
+from erftheory.importers.values.pixels import Constant, Global, Listed, Normed, Partial, Pixels, Value, mirrored
+from erftheory.importers.values.refusals import BESIDE, Unreadable
 from erftheory.network.activations import LEAKY, leaky
 from erftheory.network.endless import Along, GlobalAvgPool
 from erftheory.network.graph import Input, Loop, Node, Op, Sum
@@ -97,15 +82,15 @@ class Pointwise:
             found.append(jump)
         return found[node]
 
-    def opened(self, value: Partial) -> Signal:
-        """A mean over some axes as a signal of the others."""
+    def opened(self, value: Partial) -> Pixels:
+        """A mean over some axes as a map of the others."""
         scope, self.scope = self.scope, value.scope
         op = Along(value.label, value.axes) if value.label else GlobalAvgPool(value.axes)
         found = self.along(value.node, value.axes, value.dims, op)
         self.scope = scope
         return found
 
-    def along(self, node: int, axes: Sequence[int], dims: Sequence[Dim], op: Layer) -> Signal:
+    def along(self, node: int, axes: Sequence[int], dims: Sequence[Dim], op: Layer) -> Pixels:
         """What an operation makes of whole axes, which have no pixels in `dims`."""
         named = " and ".join(map(str, axes))
         self.note(
@@ -115,7 +100,7 @@ class Pointwise:
         key = node, op
         if key not in self._flushed:
             self._flushed[key] = self.add(op, node)
-        return Signal(self._flushed[key], tuple(dims))
+        return Pixels(self._flushed[key], tuple(dims))
 
     def add_global(self, value: Global) -> int:
         """A node for a value without pixels, where it ends the network."""
@@ -128,15 +113,15 @@ class Pointwise:
             raise Unreadable(BESIDE)
         if isinstance(value, Global):
             return self.add_global(value)
-        signal = self.opened(value) if isinstance(value, Partial) else value
-        assert isinstance(signal, Signal)
-        if mirrored(signal):
+        pixels = self.opened(value) if isinstance(value, Partial) else value
+        assert isinstance(pixels, Pixels)
+        if mirrored(pixels):
             self.note("the output is mirrored; its units are counted in the image's order")
         try:
-            signal = self.settle(signal)
+            pixels = self.settle(pixels)
         except Unreadable:
             pass
-        return self.flush(signal).node
+        return self.flush(pixels).node
 
     def note(self, text: str, of: Value | int | None = None) -> None:
         """`of` is what the note is about, if it says that gains are not quite the model's."""
@@ -165,41 +150,41 @@ class Pointwise:
             lines.append(f"{text} ({extra})" if extra else text)
         return lines
 
-    def place(self, name: str, signal: Signal) -> int:
+    def place(self, name: str, pixels: Pixels) -> int:
         """The node of an endpoint: behind its pointwise function, where that has a rule."""
-        if not signal.node or (signal.tag and not _stays(signal.tag)):
-            return signal.node
+        if not pixels.node or (pixels.tag and not _stays(pixels.tag)):
+            return pixels.node
         self.scope = name
-        return self.flush(signal).node
+        return self.flush(pixels).node
 
     # ---- pointwise --------------------------------------------------------------------------
 
-    def flush(self, signal: Signal) -> Signal:
-        """The signal with its tag and scale in the graph."""
-        scaled = abs(signal.scale - 1) > _SAME and signal.scale != 0
-        if not signal.tag and not scaled:
-            return signal
+    def flush(self, pixels: Pixels) -> Pixels:
+        """The map with its tag and scale in the graph."""
+        scaled = abs(pixels.scale - 1) > _SAME and pixels.scale != 0
+        if not pixels.tag and not scaled:
+            return pixels
         # reduced over channels, and no normalisation came of it
-        left = max(1, signal.channels) if signal.tag in STATISTICS else None
-        norm = (signal.norm or Normed(BatchNorm())) if signal.tag == "norm" else None
-        key = signal.node, signal.tag, signal.scale, left, norm
+        left = max(1, pixels.channels) if pixels.tag in STATISTICS else None
+        norm = (pixels.norm or Normed(BatchNorm())) if pixels.tag == "norm" else None
+        key = pixels.node, pixels.tag, pixels.scale, left, norm
         if key not in self._flushed:
-            node = signal.node
+            node = pixels.node
             if norm is not None:
                 self.normal = True
                 node = self.add(norm.layer, node)
                 if norm.factors or norm.fixed:
                     self.scales[node] = partial(combined, norm.factors), norm.fixed
-            elif (curve := known(signal.tag)) is not None:
+            elif (curve := known(pixels.tag)) is not None:
                 node = self.add(curve, node)
-            elif signal.tag:
+            elif pixels.tag:
                 self.note("a pointwise function without a rule for its gain, taken as linear", node)
             if left is not None:
                 node = self.add(Channels(left), node)
             if scaled:
-                node = self.add(Scale(signal.scale), node)
+                node = self.add(Scale(pixels.scale), node)
             self._flushed[key] = node
-        return Signal(self._flushed[key], signal.dims)
+        return Pixels(self._flushed[key], pixels.dims)
 
     def pointwise(self, value: Value, tag: str) -> Value:
         """A function of each entry alone: an activation by name, or "other"."""
@@ -217,7 +202,7 @@ class Pointwise:
         if tag == "linear":
             return value
         value = self.opened(value) if isinstance(value, Partial) else value
-        assert isinstance(value, Signal)
+        assert isinstance(value, Pixels)
         if value.tag in STATISTICS:
             new = {"rsqrt": "rstat", "sqrt": "sstat"}.get(tag, value.tag)
             return replace(value, tag=new)
@@ -246,7 +231,7 @@ class Pointwise:
     ) -> Value:
         """Behind a normalisation; `factors` and `fixed` as in `Normed`."""
         self.normal = True
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value
         value = self.flush(value) if value.tag else value
         if isinstance(layer, GroupNorm) and layer.groups == value.channels:
@@ -258,19 +243,19 @@ class Pointwise:
     def held_norm(self, value: Value, layer: Layer, factors: Sequence[Constant] = ()) -> Value:
         """Behind a normalisation by statistics of this very image, where those are held."""
         self.normal = True
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value
         held = Global(value.node, root=True, inverse=True, layer=layer, factors=tuple(factors))
         return self.merge("mul", value, held)
 
     def negated(self, value: Value) -> Value:
-        return replace(value, scale=-value.scale) if isinstance(value, Signal) else value
+        return replace(value, scale=-value.scale) if isinstance(value, Pixels) else value
 
     def scaled(self, value: Value, constant: Constant, divide: bool = False) -> Value:
         """Times a constant, or divided by it."""
         if isinstance(value, Global) and value.inverse and constant.entries and not divide:
             return replace(value, factors=(*value.factors, constant))
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value
         found = self._of_norm(value, constant, divide)
         if found is not None:
@@ -282,7 +267,7 @@ class Pointwise:
         scale = value.scale / factor if divide else value.scale * factor
         return replace(value, scale=scale, parts=())
 
-    def _of_norm(self, value: Signal, constant: Constant, divide: bool) -> Signal | None:
+    def _of_norm(self, value: Pixels, constant: Constant, divide: bool) -> Pixels | None:
         """Times a constant that belongs to a normalisation: the inverse deviations of one in
         evaluation mode, or what is learned behind one; None if it does not."""
         if value.tag == "rstat" and constant.entries and not divide:
@@ -298,7 +283,7 @@ class Pointwise:
             return replace(value, norm=norm, parts=())
         if constant.root == "rsqrt":
             found = self.normalised(value, BatchNorm(), (constant,), True)
-            assert isinstance(found, Signal)
+            assert isinstance(found, Pixels)
             return found
         return None
 
@@ -306,45 +291,45 @@ class Pointwise:
         """A constant divided by the value."""
         if isinstance(value, Global):
             return replace(value, inverse=True)
-        if isinstance(value, Signal) and value.tag in ("sstat", "stat"):
+        if isinstance(value, Pixels) and value.tag in ("sstat", "stat"):
             return replace(value, tag="rstat")
         return self.pointwise(value, "other")
 
     def merge(self, kind: str, *values: Value) -> Value:
         """An elementwise operation of several values of one shape: "add", "mul", "div", …"""
-        statistics = kind in ("sub", "div") and any(isinstance(v, Signal) for v in values)
+        statistics = kind in ("sub", "div") and any(isinstance(v, Pixels) for v in values)
         open_ = (lambda v: Global(v.node)) if statistics else self.opened
         values = tuple(open_(v) if isinstance(v, Partial) else v for v in values)
-        signals = [v for v in values if isinstance(v, Signal)]
+        maps = [v for v in values if isinstance(v, Pixels)]
         globals_ = [v for v in values if isinstance(v, Global)]
-        if not signals:
+        if not maps:
             if not globals_:
                 return Constant(values[0].shape)  # type: ignore[union-attr]
             first = globals_[0]
             kept = globals_ if kind in ("mul", "div") else globals_[:1]
             inverse = any(g.inverse for g in kept)
             return replace(first, mixed=any(g.mixed for g in globals_), inverse=inverse)
-        result = signals[0]
+        result = maps[0]
         if kind == "sub" and result is not values[0]:
-            result = replace(result, scale=-result.scale)  # a constant or a mean, less the signal
-        for other in signals[1:]:
+            result = replace(result, scale=-result.scale)  # a constant or a mean, less the map
+        for other in maps[1:]:
             result = self._pair(kind, result, other)
         for held in globals_:
             result = self._with_global(kind, result, held)
         return result
 
-    def settle(self, signal: Signal) -> Signal:
+    def settle(self, pixels: Pixels) -> Pixels:
         """Every axis in one plain dimension; the `Assembler` knows how."""
-        return signal
+        return pixels
 
-    def _held(self, a: Signal, b: Signal) -> bool:
+    def _held(self, a: Pixels, b: Pixels) -> bool:
         """Whether `b` is what a mean over some axes gives to `a`, and is held constant."""
         return self.hold == "global" and any(
             a.size(axis) > 1 and not any(x.axis == axis for d in b.dims for x in d)
             for axis in range(self.ndim)
         )
 
-    def _pair(self, kind: str, a: Signal, b: Signal) -> Signal:
+    def _pair(self, kind: str, a: Pixels, b: Pixels) -> Pixels:
         for one, other in ((a, b), (b, a)):
             if self._held(one, other):
                 self.note("a mean over some axes held constant", one)
@@ -365,36 +350,36 @@ class Pointwise:
             less = kind in ("add", "sub") and {a.tag, b.tag} == {"", "stat"}
             norm = norm_of(kind, a, b) if tag == "norm" else None
             centred = less or (kind == "select" and a.centred)
-            return Signal(a.node, dims, tag, scale, norm=norm, centred=centred)
+            return Pixels(a.node, dims, tag, scale, norm=norm, centred=centred)
         if kind == "sub":
             b = replace(b, scale=-b.scale)
         a, b = self.flush(a), self.flush(b)
         if kind == "mul":
             self.note("a product of two branches, read as their sum in the gains", a.node)
-        nodes = [self._spread(v, Signal(v.node, dims).channels) for v in (a, b)]
-        return Signal(self.add(Sum(None, None), *nodes), dims)
+        nodes = [self._spread(v, Pixels(v.node, dims).channels) for v in (a, b)]
+        return Pixels(self.add(Sum(None, None), *nodes), dims)
 
-    def _spread(self, signal: Signal, channels: int) -> int:
+    def _spread(self, pixels: Pixels, channels: int) -> int:
         """A node of so many channels: one that is broadcast (a gate of one channel) is repeated."""
-        if signal.channels == channels:
-            return signal.node
-        return self.add(Channels(channels), signal.node)
+        if pixels.channels == channels:
+            return pixels.node
+        return self.add(Channels(channels), pixels.node)
 
-    def _with_global(self, kind: str, signal: Signal, held: Global) -> Signal:
+    def _with_global(self, kind: str, pixels: Pixels, held: Global) -> Pixels:
         # a normalisation takes a mean off, or divides; what multiplies or adds one is a path
         statistic = not held.mixed and (kind in ("sub", "div") or held.inverse)
         if self.hold == "global" or (self.hold == "statistics" and statistic):
             what = "statistics of a normalisation" if statistic else "a mean over the image"
-            self.note(f"{what} held constant", signal)
+            self.note(f"{what} held constant", pixels)
             normal = held.inverse if kind == "mul" else held.root
             if statistic and kind in ("mul", "div") and normal:
-                return self.normalised(signal, held.layer, held.factors)  # type: ignore[return-value]
+                return self.normalised(pixels, held.layer, held.factors)  # type: ignore[return-value]
             size = held.size if kind == "mul" else 1.0
-            return replace(signal, scale=signal.scale * size, parts=())
+            return replace(pixels, scale=pixels.scale * size, parts=())
         self.note("a path through a mean over the image: the receptive field is unbounded")
-        signal = self.flush(signal)
-        mean = self.add(GlobalAvgPool(), signal.node)
-        return Signal(self.add(Sum(None, None), signal.node, mean), signal.dims)
+        pixels = self.flush(pixels)
+        mean = self.add(GlobalAvgPool(), pixels.node)
+        return Pixels(self.add(Sum(None, None), pixels.node, mean), pixels.dims)
 
 
 def known(tag: str) -> Activation | None:
@@ -410,7 +395,7 @@ def _stays(tag: str) -> bool:
     return tag == "norm" or known(tag) is not None
 
 
-def _same_node(kind: str, a: Signal, b: Signal) -> tuple[str, float]:
+def _same_node(kind: str, a: Pixels, b: Pixels) -> tuple[str, float]:
     """Tag and scale of an operation on two functions of one node."""
     tags = {a.tag, b.tag}
     scale = a.scale if a.tag in ("", "norm") else b.scale

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from erftheory.importers.values.signals import Unreadable
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import Step
 

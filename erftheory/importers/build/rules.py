@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.build.pointwise import Pointwise
-from erftheory.importers.values.signals import Signal, Unreadable
+from erftheory.importers.values.pixels import Pixels
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.base import Network
 from erftheory.network.layers import Conv
 
@@ -48,8 +49,8 @@ def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None
         except (Unreadable, ValueError):
             continue
         value = value[0] if isinstance(value, list) else value
-        same = isinstance(value, Signal) and (shape is None or value.shape == tuple(shape))
-        if same or not isinstance(value, Signal):
+        same = isinstance(value, Pixels) and (shape is None or value.shape == tuple(shape))
+        if same or not isinstance(value, Pixels):
             found.append(f"rules={{{name!r}: {shown}}} {where}")
     return found
 

@@ -13,19 +13,9 @@ import numpy as np
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.pointwise import Own
 from erftheory.importers.build.resample import steps
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    COPY,
-    Constant,
-    Dim,
-    Global,
-    Signal,
-    Unreadable,
-    Value,
-    length,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, COPY, Dim, length, plain, spatial
+from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.base import Network
 from erftheory.network.graph import Builder
 from erftheory.network.imported import ALIGNED, RESIZE, Spatial
@@ -41,8 +31,8 @@ class SpatialAxes(Exception):
 
 
 def widened(value: Value, other: Constant) -> Value:
-    """A signal whose dimensions of size 1 a constant's broadcast stretches."""
-    if not isinstance(value, Signal) or len(other.shape) != len(value.dims):
+    """A map whose dimensions of size 1 a constant's broadcast stretches."""
+    if not isinstance(value, Pixels) or len(other.shape) != len(value.dims):
         return value
     dims = tuple(
         plain(CHANNEL if not d else COPY, n) if n > 1 and length(d) == 1 and not spatial(d) else d
@@ -51,9 +41,9 @@ def widened(value: Value, other: Constant) -> Value:
     return value if dims == value.dims else replace(value, dims=dims)
 
 
-def slid_over(signal: Signal, places: Sequence[int]) -> None:
+def slid_over(pixels: Pixels, places: Sequence[int]) -> None:
     """Ends the search for spatial axes, where a window slides over array dimensions `places`."""
-    axes = tuple(sorted(a.axis for p in places for a in signal.dims[p] if a.axis >= 0))
+    axes = tuple(sorted(a.axis for p in places for a in pixels.dims[p] if a.axis >= 0))
     if axes and len(axes) <= 3:
         raise SpatialAxes(axes)
 
@@ -63,9 +53,9 @@ def slid_over(signal: Signal, places: Sequence[int]) -> None:
 
 
 def slide(
-    make: Assembler, image: Signal, rows: Sequence[tuple], sizes: dict[int, int],
+    make: Assembler, image: Pixels, rows: Sequence[tuple], sizes: dict[int, int],
     channels: int, groups: int, own: Own | None = None,
-) -> Signal:  # fmt: skip
+) -> Pixels:  # fmt: skip
     """Convolves along array dimensions; rows are (dimension, k, stride, up, dilation, pads).
 
     `own` gives the weights, shape (out, in / groups, *k), k in the order of the rows.
@@ -123,9 +113,9 @@ def _oriented(own: Own, order: Sequence[int], ndim: int, back: bool) -> np.ndarr
 
 
 def pool(
-    make: Assembler, image: Signal, rows: Sequence[tuple], shape: Sequence[int], kind: str,
+    make: Assembler, image: Pixels, rows: Sequence[tuple], shape: Sequence[int], kind: str,
     counted: bool = True,
-) -> Signal:  # fmt: skip
+) -> Pixels:  # fmt: skip
     """Slides a "max", "sum" or "mean"; rows are (dimension, k, stride, dilation, pads).
 
     `counted` is False for a mean of the pixels in the image alone.
@@ -158,7 +148,7 @@ def pool(
     op = MaxPool(*arguments) if kind == "max" else AvgPool(*arguments, counted or not padding)
     node = make.add(op, image.node)
     scale = float(math.prod(kernel)) if kind == "sum" else 1.0
-    return Signal(node, make.resized(dims, sizes), scale=scale)
+    return Pixels(node, make.resized(dims, sizes), scale=scale)
 
 
 
@@ -176,7 +166,7 @@ def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequenc
     free = [n for i, n in enumerate(other.shape) if i not in matrix_axes]
     if isinstance(value, Global):
         return value.mix()
-    assert isinstance(value, Signal)
+    assert isinstance(value, Pixels)
     kept = [i for i in range(len(value.dims)) if i not in axes]
     resized = _resize(make, value, other, axes, right if first else left, batch)
     if resized is not None:
@@ -186,7 +176,7 @@ def contracted(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequenc
         along, beside = (right, right_batch) if first else (left, left_batch)
         own = None if beside else partial(_matrix, other, along)
         dense = make.dense(value, axes, free, own)
-        if not isinstance(dense, Signal):
+        if not isinstance(dense, Pixels):
             return dense
         found = dense
         rest = dict(zip(kept, found.dims))
@@ -206,7 +196,7 @@ def _matrix(constant: Constant, axes: Sequence[int]) -> np.ndarray | None:
     return known.reshape(*known.shape[: len(axes)], -1)
 
 
-def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal | None:
+def _resize(make, value: Pixels, other: Constant, axes, along, batch) -> Pixels | None:
     """Contraction of one axis of the image with a known matrix, if it is one."""
     if len(axes) != 1 or batch or len(other.shape) != 2:
         return None
@@ -224,9 +214,9 @@ def _resize(make, value: Signal, other: Constant, axes, along, batch) -> Signal 
 
 
 def resize(
-    make: Assembler, value: Signal, axis: int, matrix: np.ndarray, label: str = RESIZE,
+    make: Assembler, value: Pixels, axis: int, matrix: np.ndarray, label: str = RESIZE,
     pixels: tuple[int, int] | None = None, whole: bool = False,
-) -> Signal:  # fmt: skip
+) -> Pixels:  # fmt: skip
     """An axis of the image times a matrix (outputs, inputs); the rest is as in `resample.steps`."""
     found = value
     sizes = [value.size(a) for a in range(make.ndim)]
@@ -241,7 +231,7 @@ def resize(
             found = make.window(found, rule, sizes, kind)
         else:
             node = make.add(Spatial(kind, both), last.inputs[0])
-            found = Signal(node, make.resized(found.dims, sizes))
+            found = Pixels(node, make.resized(found.dims, sizes))
     return found
 
 
@@ -267,8 +257,8 @@ def _of_both_axes(last: Any, rule: Step, label: str) -> Step | None:
 def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int]) -> Value:
     """Contraction of two values that depend on the image."""
     (left, right), (left_batch, right_batch) = numbers
-    if not (isinstance(a, Signal) and isinstance(b, Signal)):
-        pixels = next((v for v in (a, b) if isinstance(v, Signal)), None)
+    if not (isinstance(a, Pixels) and isinstance(b, Pixels)):
+        pixels = next((v for v in (a, b) if isinstance(v, Pixels)), None)
         if pixels is None:
             return make.mixed_pixels(a, b)
         axes = left if pixels is a else right
@@ -291,31 +281,31 @@ def _both(make: Assembler, a: Value, b: Value, numbers: Any, shape: Sequence[int
         dims = (*heads, *rest, *more)
         thin = tuple(d if spatial(d) else () for d in dims)
         joined = make.merge("mul", replace(a, dims=thin, parts=()), replace(b, dims=thin, parts=()))
-        assert isinstance(joined, Signal)
+        assert isinstance(joined, Pixels)
         return replace(joined, dims=dims)
     return make.attention(a, b, numbers)
 
 
-def _aligned(signal: Signal, batch: Sequence[int]) -> bool:
+def _aligned(pixels: Pixels, batch: Sequence[int]) -> bool:
     """True if all pixels lie in batch dimensions: each pixel is contracted alone."""
-    return not any(spatial(d) for i, d in enumerate(signal.dims) if i not in batch)
+    return not any(spatial(d) for i, d in enumerate(pixels.dims) if i not in batch)
 
 
-def described(make: Assembler, signal: Signal, rule: Network, out: Any) -> Signal:
+def described(make: Assembler, pixels: Pixels, rule: Network, out: Any) -> Pixels:
     """A network that a user gave as the rule of an operation."""
-    signal = make.flush(make.settle(signal))
+    pixels = make.flush(make.settle(pixels))
     shape = tuple(out.aval.shape)
-    if len(shape) != len(signal.dims):
-        raise Unreadable(f"a network as the rule between {signal.shape} and {shape}")
+    if len(shape) != len(pixels.dims):
+        raise Unreadable(f"a network as the rule between {pixels.shape} and {shape}")
     builder = Builder(make.ndim)
     builder.nodes = make.nodes
-    node = rule.lower(builder, signal.node, make.scope)
-    sizes = [signal.size(a) for a in range(make.ndim)]
-    for dim, n in zip(signal.dims, shape):
+    node = rule.lower(builder, pixels.node, make.scope)
+    sizes = [pixels.size(a) for a in range(make.ndim)]
+    for dim, n in zip(pixels.dims, shape):
         if spatial(dim):
             sizes[dim[0].axis] = n
-    dims = make.resized(signal.dims, sizes)
+    dims = make.resized(pixels.dims, sizes)
     dims = tuple(d if spatial(d) else plain(CHANNEL, n) for d, n in zip(dims, shape))
-    return Signal(node, dims)
+    return Pixels(node, dims)
 
 

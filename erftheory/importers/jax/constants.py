@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.importers.values.constants import LARGEST, lazy
-from erftheory.importers.values.signals import Constant
+from erftheory.importers.values.pixels import Constant
 
 
 def computed(eqn: Any, inputs: Sequence[Any]) -> list[Constant]:

@@ -15,7 +15,8 @@ from erftheory.importers.build.pointwise import HOLD
 from erftheory.importers.build.rules import check_rules, note_unused
 from erftheory.importers.jax.jaxpr import Reader, SpatialAxes
 from erftheory.importers.values.constants import given
-from erftheory.importers.values.signals import BATCH, CHANNEL, Atom, Constant, Signal, Value
+from erftheory.importers.values.dimensions import BATCH, CHANNEL, Atom
+from erftheory.importers.values.pixels import Constant, Pixels, Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 
@@ -145,7 +146,7 @@ def _read(jaxpr, consts, flat, place, shape, rules, axes, assembler, search: boo
         else:
             dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
     values: list[Value] = list(flat)
-    values[place] = Signal(0, tuple(dims))
+    values[place] = Pixels(0, tuple(dims))
     reader = Reader(assembler, dict(rules or {}), search)
     found = reader.run(jaxpr, consts, values)
     note_unused(assembler, reader.rules, reader.used)

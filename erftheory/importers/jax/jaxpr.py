@@ -17,18 +17,9 @@ from erftheory.importers.build.windows import SpatialAxes, described, slid_over,
 from erftheory.importers.jax import movement, scan, windows
 from erftheory.importers.jax.constants import computed
 from erftheory.importers.values.constants import given, lazy
-from erftheory.importers.values.signals import (
-    BESIDE,
-    CHANNEL,
-    Constant,
-    Global,
-    Listed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-)
+from erftheory.importers.values.dimensions import CHANNEL, plain
+from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
+from erftheory.importers.values.refusals import BESIDE, Unreadable
 from erftheory.network.activations import LEAKY
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat
@@ -70,7 +61,7 @@ class Reader:
 
     def __init__(self, assembler: Assembler, rules: dict[str, Any], search: bool = False):
         self.assembler, self.rules, self.search = assembler, rules, search
-        self.marks: dict[str, Signal] = {}
+        self.marks: dict[str, Pixels] = {}
         self.used: set[str] = set()
         self.root: Jaxpr | None = None  # the whole model
 
@@ -95,12 +86,12 @@ class Reader:
             self.assembler.scope = scope
             for var, value in zip(eqn.outvars, self._equation(eqn, inputs)):
                 env[var] = value
-                if scope and isinstance(value, Signal):
+                if scope and isinstance(value, Pixels):
                     self._mark(scope, value)
         self.assembler.scope = outer
         return read(jaxpr.outvars)
 
-    def _mark(self, scope: str, value: Signal) -> None:
+    def _mark(self, scope: str, value: Pixels) -> None:
         while scope:
             self.marks[scope] = value
             scope = scope.rpartition("/")[0]
@@ -159,18 +150,18 @@ class Reader:
         body = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
         if body is None:
             return None
-        signals = [v for v in inputs if not isinstance(v, Constant)]
-        if len(signals) == 1 and len(eqn.outvars) == 1:
-            if name in NEARLY and isinstance(signals[0], Signal):
-                self.assembler.note(f"{name} taken as {NEARLY[name]}", signals[0])
+        maps = [v for v in inputs if not isinstance(v, Constant)]
+        if len(maps) == 1 and len(eqn.outvars) == 1:
+            if name in NEARLY and isinstance(maps[0], Pixels):
+                self.assembler.note(f"{name} taken as {NEARLY[name]}", maps[0])
             curve = NAMES.get(name) or NEARLY.get(name)
             if curve == "gelu" and _within(body, "tanh"):
                 curve = "gelu_tanh"
             if curve == LEAKY:  # its slope is an argument, or stands in its body
                 given_ = [v for v in inputs if isinstance(v, Constant) and not v.shape]
-                return [self.assembler.leaky(signals[0], given_[0] if given_ else 0.01)]
+                return [self.assembler.leaky(maps[0], given_[0] if given_ else 0.01)]
             if curve is not None:
-                return [self.assembler.pointwise(signals[0], curve)]
+                return [self.assembler.pointwise(maps[0], curve)]
         return self._inside(body, inputs)
 
     def _inside(self, body: Any, inputs: Sequence[Value]) -> list[Value]:
@@ -185,7 +176,7 @@ class Reader:
         if any(not isinstance(row, Constant) for row in rows):
             if self.search:
                 for row in rows:
-                    if isinstance(row, Signal):
+                    if isinstance(row, Pixels):
                         slid_over(row, [0])
             return scan.scan(
                 self.assembler, params, inputs, lambda each: self._inside(params["jaxpr"], each)
@@ -204,13 +195,13 @@ class Reader:
 
     def _stacked(self, values: list[Value]) -> Value:
         """What the steps of a scan give, as channels of one value."""
-        if not isinstance(values[0], Signal):
+        if not isinstance(values[0], Pixels):
             return values[0]
         make = self.assembler
         make.note("steps of a scan side by side: what reads some of them is read as reading all")
-        signals = [make.flush(v) for v in values if isinstance(v, Signal)]
-        node = make.add(Concat(), *(s.node for s in signals))
-        return Signal(node, (plain(CHANNEL, len(signals)), *signals[0].dims))
+        maps = [make.flush(v) for v in values if isinstance(v, Pixels)]
+        node = make.add(Concat(), *(s.node for s in maps))
+        return Pixels(node, (plain(CHANNEL, len(maps)), *maps[0].dims))
 
     def _cond(self, params: Any, inputs: list[Value]) -> list[Value]:
         index, branches = inputs[0], params["branches"]
@@ -227,13 +218,13 @@ class Reader:
     def _own(self, key: str, eqn: Any, inputs: list[Value]) -> list[Value]:
         rule = self.rules[key]
         self.used.add(key)
-        signals = [v for v in inputs if not isinstance(v, Constant)]
+        maps = [v for v in inputs if not isinstance(v, Constant)]
         if isinstance(rule, Network):
-            if len(signals) != 1 or not isinstance(signals[0], Signal):
+            if len(maps) != 1 or not isinstance(maps[0], Pixels):
                 raise Unreadable("a network as the rule of an operation on several values")
-            return [described(self.assembler, signals[0], rule, v) for v in eqn.outvars]
-        value = self.assembler.merge("other", *signals)
-        if isinstance(value, Signal) and value.shape != tuple(eqn.outvars[0].aval.shape):
+            return [described(self.assembler, maps[0], rule, v) for v in eqn.outvars]
+        value = self.assembler.merge("other", *maps)
+        if isinstance(value, Pixels) and value.shape != tuple(eqn.outvars[0].aval.shape):
             shape = tuple(eqn.outvars[0].aval.shape)
             raise Unreadable(f"the rule identity between shapes {value.shape} and {shape}")
         return [value] * len(eqn.outvars)
@@ -265,7 +256,7 @@ class Reader:
             return [self._binary(name, inputs)]
         if name == "clamp":
             value = inputs[1]
-            kept = isinstance(value, Signal) and value.tag == "relu"
+            kept = isinstance(value, Pixels) and value.tag == "relu"
             return [make.pointwise(value, "linear" if kept else "other")]
         if name == "select_n":
             return [self._select(inputs)]
@@ -310,7 +301,7 @@ class Reader:
         if not (still or name in (*LINEAR, *CURVES, *OTHER, *BINARY, "neg", "clamp")):
             raise Unreadable(BESIDE)
 
-        def run(part: Signal, shape: tuple[int, ...]) -> Value:
+        def run(part: Pixels, shape: tuple[int, ...]) -> Value:
             one = SimpleNamespace(
                 primitive=eqn.primitive, params=eqn.params, invars=eqn.invars,
                 outvars=[SimpleNamespace(aval=SimpleNamespace(shape=shape))],
@@ -323,7 +314,7 @@ class Reader:
     def _along(self, name: str, params: Any, inputs: list[Value]) -> list[Value]:
         axis = params.get("axis", params.get("dimension"))
         for value in inputs:
-            if isinstance(value, Signal) and any(a.axis >= 0 for a in value.dims[axis]):
+            if isinstance(value, Pixels) and any(a.axis >= 0 for a in value.dims[axis]):
                 if name in ALONG:
                     way = "backward" if params.get("reverse") else "forward"
                     return [self.assembler.running(value, axis, way)]
@@ -360,7 +351,7 @@ class Reader:
         if isinstance(which, Global):
             return make.merge("mul", *values, which) if values else which
         value = make.merge("select", *values) if values else which
-        if isinstance(value, Signal) and isinstance(which, Signal) and value.node == which.node:
+        if isinstance(value, Pixels) and isinstance(which, Pixels) and value.node == which.node:
             return make.pointwise(value, "other")
         return make.merge("other", value, which)
 
@@ -387,16 +378,16 @@ def _within(body: Any, primitive: str) -> bool:
 
 
 def _against(name: str, value: Value, constant: Constant) -> str:
-    """What max, min or pow with a constant does to a signal."""
+    """What max, min or pow with a constant does to a map."""
     known = constant.get() if constant.shape == () or np.prod(constant.shape) == 1 else None
     number = None if known is None else float(np.ravel(known)[0])
     if name == "pow":
         return {0.5: "sqrt", -0.5: "rsqrt"}.get(number or 0.0, "other")
-    if isinstance(value, Global) or (isinstance(value, Signal) and value.tag in ("stat", "sstat")):
+    if isinstance(value, Global) or (isinstance(value, Pixels) and value.tag in ("stat", "sstat")):
         return "linear"
     if name == "max" and number == 0:
         return "relu"
-    kept = isinstance(value, Signal) and value.tag == "relu" and name == "min"
+    kept = isinstance(value, Pixels) and value.tag == "relu" and name == "min"
     return "linear" if kept else "other"
 
 

@@ -17,17 +17,9 @@ from erftheory.importers.build.movement import (
 )
 from erftheory.importers.build.patches import unfolded
 from erftheory.importers.values.constants import lazy
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    COPY,
-    Constant,
-    Listed,
-    Signal,
-    Unreadable,
-    length,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, COPY, length, plain, spatial
+from erftheory.importers.values.pixels import Constant, Listed, Pixels
+from erftheory.importers.values.refusals import Unreadable
 
 
 def _reshape(make, eqn, inputs, search):
@@ -45,7 +37,7 @@ def _broadcast(make, eqn, inputs, search):
 
 def _squeeze(make, eqn, inputs, search):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     gone = eqn.params["dimensions"]
     if any(spatial(value.dims[i]) for i in gone):
@@ -61,7 +53,7 @@ def _slice(make, eqn, inputs, search):
 
 def _dynamic_slice(make, eqn, inputs, search):
     value, *starts = inputs
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     known = [s.get() if isinstance(s, Constant) else None for s in starts]
     sizes = eqn.params["slice_sizes"]
@@ -83,7 +75,7 @@ def _split_equation(make, eqn, inputs, search):
     axis, results, start = eqn.params["axis"], [], 0
     value = inputs[0]
     for size in map(int, eqn.params["sizes"]):  # NumPy's, whose products overflow
-        if not isinstance(value, Signal | Listed):
+        if not isinstance(value, Pixels | Listed):
             results.append(value)
             continue
         starts, limits = [0] * len(value.shape), list(value.shape)
@@ -104,7 +96,7 @@ def _concatenate(make, eqn, inputs, search):
 def _stack(make, eqn, inputs, search):
     axis, values = eqn.params["axis"], []
     for v in inputs:
-        if isinstance(v, Signal):
+        if isinstance(v, Pixels):
             v = replace(v, dims=(*v.dims[:axis], (), *v.dims[axis:]), parts=())
         elif isinstance(v, Constant):
             v = Constant((*v.shape[:axis], 1, *v.shape[axis:]))
@@ -114,7 +106,7 @@ def _stack(make, eqn, inputs, search):
 
 def _tile(make, eqn, inputs, search):
     value, dims = inputs[0], []
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     for dim, times in zip(value.dims, eqn.params["reps"]):
         if times > 1 and spatial(dim):
@@ -128,7 +120,7 @@ def _tile(make, eqn, inputs, search):
 
 def _top_k(make, eqn, inputs, search):
     value, axis = inputs[0], eqn.params["axis"]
-    if isinstance(value, Signal):
+    if isinstance(value, Pixels):
         if spatial(value.dims[axis]):
             raise Unreadable("an operation that runs along the whole image")
         dims = (*value.dims[:axis], plain(CHANNEL, eqn.params["k"]), *value.dims[axis + 1 :])
@@ -143,7 +135,7 @@ def _rev(make, eqn, inputs, search):
 def _gather(make, eqn, inputs, search):
     value, indices = inputs
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if not isinstance(value, Signal) or not isinstance(indices, Constant):
+    if not isinstance(value, Pixels) or not isinstance(indices, Constant):
         raise Unreadable("entries picked by indices that depend on the image")
     picked = numbers.start_index_map
     whole = all(n == m for i, (n, m) in enumerate(zip(sizes, value.shape)) if i not in picked)
@@ -169,7 +161,7 @@ def _gather(make, eqn, inputs, search):
         raise Unreadable("a gather along several axes, or of single pixels")
     axis = picked[0]
     found = taken(make, value, Constant(indices.shape[:1], lambda: _column(indices)), axis)
-    assert isinstance(found, Signal)
+    assert isinstance(found, Pixels)
     rest = [d for i, d in enumerate(found.dims) if i != axis]
     offsets = iter(rest)
     count = len(found.dims)

@@ -7,7 +7,9 @@ from typing import Any
 
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.whole import turned
-from erftheory.importers.values.signals import Constant, Global, Signal, Unreadable, Value, spatial
+from erftheory.importers.values.dimensions import spatial
+from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.endless import Along, Recurrent
 from erftheory.network.layers import Layer
 
@@ -21,7 +23,7 @@ def scan(make: Assembler, params: Any, inputs: Sequence[Value], body: Body) -> l
     is read to its ends as well, because it is repeated at every step.
     """
     fixed, carried = params["num_consts"], params["num_carry"]
-    rows = [v for v in inputs[fixed + carried :] if isinstance(v, Signal)]
+    rows = [v for v in inputs[fixed + carried :] if isinstance(v, Pixels)]
     others = inputs[fixed + carried :]
     if any(isinstance(v, Global) for v in others) or any(not spatial(v.dims[0]) for v in rows):
         raise Unreadable("a scan along several dimensions of the image")
@@ -32,8 +34,8 @@ def scan(make: Assembler, params: Any, inputs: Sequence[Value], body: Body) -> l
     (axis,) = axes
     queue, each = iter(settled), []
     for v in others:
-        found = next(queue) if isinstance(v, Signal) else None
-        each.append(Constant(v.shape[1:]) if found is None else Signal(found.node, found.dims[1:]))
+        found = next(queue) if isinstance(v, Pixels) else None
+        each.append(Constant(v.shape[1:]) if found is None else Pixels(found.node, found.dims[1:]))
     constants = list(inputs[:fixed])
     out = body([*inputs[: fixed + carried], *each])
     before = len(make.nodes)
@@ -47,7 +49,7 @@ def scan(make: Assembler, params: Any, inputs: Sequence[Value], body: Body) -> l
         node = make.along(node, along, (), Along("repeated window", along)).node
     results: list[Value] = []
     for i, value in enumerate(out):
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             shape = value.shape if i < carried else (params["length"], *value.shape)
             results.append(value if isinstance(value, Global) else Constant(shape))
             continue

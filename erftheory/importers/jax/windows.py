@@ -11,16 +11,9 @@ import numpy as np
 
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.windows import contracted, pool, slid_over, slide
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    Constant,
-    Dim,
-    Global,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-)
+from erftheory.importers.values.dimensions import CHANNEL, Dim, plain
+from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 
 
 def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
@@ -28,20 +21,20 @@ def convolution(make: Assembler, eqn: Any, inputs: list[Value], search: bool) ->
     if not isinstance(weights, Constant):
         if isinstance(image, Constant):
             raise Unreadable("a convolution of a constant with the image as its weights")
-        if isinstance(weights, Signal) or isinstance(image, Global):
+        if isinstance(weights, Pixels) or isinstance(image, Global):
             return make.mixed_pixels(image, weights)
         make.note("weights that depend on the whole image")
-        assert isinstance(image, Signal)
+        assert isinstance(image, Pixels)
         return make.merge("mul", _conv(make, eqn, image, search), weights)
     if isinstance(image, Global):
         return image.mix()
-    assert isinstance(image, Signal)
+    assert isinstance(image, Pixels)
     return _conv(make, eqn, image, search, weights)
 
 
 def _conv(
-    make: Assembler, eqn: Any, image: Signal, search: bool, weights: Constant | None = None
-) -> Signal:
+    make: Assembler, eqn: Any, image: Pixels, search: bool, weights: Constant | None = None
+) -> Pixels:
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
     batch, feature, *places = numbers.lhs_spec
     if search:
@@ -80,7 +73,7 @@ def _ordered(weights: Constant, spec: Sequence[int]) -> np.ndarray | None:
 def pooling(make: Assembler, eqn: Any, inputs: list[Value], search: bool) -> Value:
     image, params = inputs[0], eqn.params
     kind = "max" if eqn.primitive.name != "reduce_window_sum" else "sum"
-    if not isinstance(image, Signal):
+    if not isinstance(image, Pixels):
         return image
     window, strides = params["window_dimensions"], params["window_strides"]
     busy = [i for i, (k, s) in enumerate(zip(window, strides)) if k > 1 or s > 1]

@@ -12,18 +12,14 @@ import numpy as np
 
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.ends import asked, check_maps, placed, readable
-from erftheory.importers.build.image import Axes, asked_axes, first_window, image_signal
+from erftheory.importers.build.image import Axes, asked_axes, first_window, whole_image
 from erftheory.importers.build.pointwise import HOLD
 from erftheory.importers.build.rules import check_rules, keeps_shape, note_unused, proposed
 from erftheory.importers.build.windows import slid_over
 from erftheory.importers.onnx import rules as onnx_rules
 from erftheory.importers.values.constants import lazy
-from erftheory.importers.values.signals import (
-    Constant,
-    Signal,
-    Unreadable,
-    Value,
-)
+from erftheory.importers.values.pixels import Constant, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
 from erftheory.network.imported import ImportedNetwork
@@ -77,7 +73,7 @@ def from_onnx(
 
     def read(axes: Sequence[int], search: bool = False) -> _Reader:
         reader = _Reader(onnx, proto, Assembler(len(axes), hold), dict(rules or {}), search)
-        reader.values[name] = image_signal(sizes, axes)
+        reader.values[name] = whole_image(sizes, axes)
         try:
             reader.run(wanted)
         except Unreadable as why:
@@ -179,7 +175,7 @@ class _Reader:
         self.onnx, self.proto, self.assembler, self.rules = onnx, proto, assembler, rules
         self.search = search
         self.values: dict[str, Value] = {"": Constant(())}
-        self.marks: dict[str, Signal] = {}
+        self.marks: dict[str, Pixels] = {}
         self.used: set[str] = set()
         self._shapes: dict[str, Any] | None = None
         self.unread: Sequence[str] = ()
@@ -203,7 +199,7 @@ class _Reader:
             for name, value in zip(node.output, self._node(node, inputs)):
                 self.values[name] = value
                 for mark in filter(None, (*scopes, node.name, name)):
-                    if isinstance(value, Signal):
+                    if isinstance(value, Pixels):
                         self.marks[mark] = value
                     elif not isinstance(value, Constant):
                         self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
@@ -212,7 +208,7 @@ class _Reader:
     def _node(self, node: Any, inputs: list[Value]) -> Sequence[Value]:
         if node.op_type == "Constant":
             return [self._constant(node)]
-        if node.op_type == "Shape" and isinstance(inputs[0], Signal):
+        if node.op_type == "Shape" and isinstance(inputs[0], Pixels):
             shape = np.array(inputs[0].shape, dtype=np.int64)
             at = {a.name: a.i for a in node.attribute}
             shape = shape[at.get("start", 0) : at.get("end", len(shape))]
@@ -225,10 +221,10 @@ class _Reader:
             if rule is not None:
                 self.used.add(node.op_type)
                 return self._own(node, rule, inputs)
-            if self.search and node.op_type in WINDOWS and isinstance(inputs[0], Signal):
+            if self.search and node.op_type in WINDOWS and isinstance(inputs[0], Pixels):
                 slid_over(inputs[0], range(2, len(inputs[0].dims)))
             if self.search and node.op_type in onnx_rules.RECURRENT:
-                if isinstance(inputs[0], Signal):
+                if isinstance(inputs[0], Pixels):
                     slid_over(inputs[0], [1 if attributes.get("layout") else 0])
             found = onnx_rules.apply(self.assembler, node.op_type, attributes, inputs)
         except Unreadable as why:
@@ -245,13 +241,13 @@ class _Reader:
     def _own(self, node: Any, rule: Any, inputs: list[Value]) -> list[Value]:
         pixels = [v for v in inputs if not isinstance(v, Constant)]
         if isinstance(rule, Network):
-            if len(pixels) != 1 or not isinstance(pixels[0], Signal):
+            if len(pixels) != 1 or not isinstance(pixels[0], Pixels):
                 raise Unreadable("a network as the rule of an operator on several values")
             value = self.assembler.flush(self.assembler.settle(pixels[0]))
             return [onnx_rules.described(self.assembler, value, rule)] * len(node.output)
         found = self.assembler.merge("other", *pixels)
         shape = self._shape_of(node)
-        if isinstance(found, Signal) and shape is not None and found.shape != shape:
+        if isinstance(found, Pixels) and shape is not None and found.shape != shape:
             raise Unreadable(f"the rule identity between shapes {found.shape} and {shape}")
         return [found] * len(node.output)
 
@@ -265,7 +261,7 @@ class _Reader:
             rows = (*graph.value_info, *graph.output, *graph.input)
             self._shapes = {v.name: v.type.tensor_type for v in rows}
         value = self.values.get(name)
-        if isinstance(value, Signal | Constant):
+        if isinstance(value, Pixels | Constant):
             return value.shape
         kind = self._shapes.get(name)
         if kind is None or not kind.HasField("shape"):

@@ -13,18 +13,9 @@ from erftheory.importers.build import movement, windows
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.patches import unfolded
 from erftheory.importers.build.resample import interpolation
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    MIRRORED,
-    Constant,
-    Global,
-    Listed,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
+from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels, Value
+from erftheory.importers.values.refusals import MIRRORED, Unreadable
 from erftheory.network.imported import ALIGNED, OWN_PIXELS, RESIZE
 from erftheory.network.layers import Upsample
 
@@ -41,7 +32,7 @@ def known(value: Value, name: str) -> np.ndarray:
 
 def ranked(value: Value, rank: int) -> Value:
     """NumPy's broadcasting: leading dimensions of size 1."""
-    if isinstance(value, Signal) and len(value.dims) < rank:
+    if isinstance(value, Pixels) and len(value.dims) < rank:
         return replace(value, dims=((),) * (rank - len(value.dims)) + value.dims)
     if isinstance(value, Constant) and 0 < len(value.shape) < rank:
         shape = (1,) * (rank - len(value.shape)) + value.shape
@@ -63,7 +54,7 @@ def axes_of(at: dict, inputs: list[Value], place: int, rank: int) -> list[int]:
 
 def _resize(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     value = make.flush(make.settle(value))
     shape, rank = value.shape, len(value.dims)
@@ -93,16 +84,16 @@ def _resize(make, at, inputs):
 
 
 def resized(
-    make: Assembler, value: Signal, sizes: Sequence[int], scales: Sequence[float], mode: str,
+    make: Assembler, value: Pixels, sizes: Sequence[int], scales: Sequence[float], mode: str,
     coordinates: str, rounding: str, antialias: bool = False, outside: bool = True,
     cubic: float = -0.75,
-) -> Signal:  # fmt: skip
+) -> Pixels:  # fmt: skip
     """A resize to `sizes`; the further arguments are those of `resample.interpolation`."""
     spread = [m if n == 1 and not spatial(d) else n
               for n, m, d in zip(value.shape, sizes, value.dims)]  # fmt: skip
     if spread != list(value.shape):  # one entry, such as a mean over an axis
         wide = movement.broadcast(make, value, spread, range(len(spread)))
-        assert isinstance(wide, Signal)
+        assert isinstance(wide, Pixels)
         value = wide
     shape = value.shape
     way, label = coordinates, RESIZE
@@ -137,7 +128,7 @@ def resized(
     return value
 
 
-def _upsampled(make: Assembler, value: Signal, sizes: Sequence[int]) -> Signal | None:
+def _upsampled(make: Assembler, value: Pixels, sizes: Sequence[int]) -> Pixels | None:
     """Interpolation by whole factors as the layer that finite images know exactly."""
     factor, pixels = [1] * make.ndim, [1] * make.ndim
     for dim, n, m in zip(value.dims, value.shape, sizes):
@@ -151,7 +142,7 @@ def _upsampled(make: Assembler, value: Signal, sizes: Sequence[int]) -> Signal |
 
 def _pad(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     pads = at.get("pads")
     pads = [int(p) for p in (known(inputs[1], "pads") if pads is None else pads)]
@@ -169,7 +160,7 @@ def _pad(make, at, inputs):
 
 def _slice(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal | Listed):
+    if not isinstance(value, Pixels | Listed):
         return value
     shape = value.shape
     if "starts" in at:
@@ -196,15 +187,15 @@ def _slice(make, at, inputs):
     return movement.sliced(make, value, first, last, stride)
 
 
-def _mirrored(make: Assembler, value: Signal, axis: int) -> Signal:
+def _mirrored(make: Assembler, value: Pixels, axis: int) -> Pixels:
     found = movement.reversed_(make, value, [axis])
-    assert isinstance(found, Signal)
+    assert isinstance(found, Pixels)
     return found
 
 
 def _split(make, at, inputs):
     value, axis = inputs[0], at.get("axis", 0)
-    if not isinstance(value, Signal | Listed):
+    if not isinstance(value, Pixels | Listed):
         raise Unreadable("a split of a value without pixels")
     axis, shape = axis % len(value.shape), value.shape
     sizes = at.get("split")
@@ -226,7 +217,7 @@ def _split(make, at, inputs):
 
 
 def _concat(make, at, inputs):
-    first = next((v for v in inputs if isinstance(v, Signal)), None)
+    first = next((v for v in inputs if isinstance(v, Pixels)), None)
     if first is None:
         return make.concat(inputs, 0, ())
     axis = at["axis"] % len(first.dims)
@@ -237,7 +228,7 @@ def _concat(make, at, inputs):
 
 def _reshape(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     wanted = [int(n) for n in known(inputs[1], "shape")]
     total = math.prod(value.shape)
@@ -250,7 +241,7 @@ def _reshape(make, at, inputs):
 
 def _flatten(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     axis = at.get("axis", 1) % (len(value.dims) + 1)
     shape = value.shape
@@ -259,14 +250,14 @@ def _flatten(make, at, inputs):
 
 def _transpose(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     return movement.transposed(make, value, at.get("perm") or range(len(value.dims))[::-1])
 
 
 def _squeeze(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     given = at.get("axes") is not None or len(inputs) > 1
     rank, shape = len(value.dims), value.shape
@@ -276,7 +267,7 @@ def _squeeze(make, at, inputs):
 
 def _unsqueeze(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     axes = at["axes"] if "axes" in at else np.ravel(known(inputs[1], "axes"))
     rank = len(value.dims) + len(axes)
@@ -287,7 +278,7 @@ def _unsqueeze(make, at, inputs):
 
 def _expand(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     wanted = [int(n) for n in known(inputs[1], "shape")]
     rank = max(len(wanted), len(value.dims))
@@ -299,7 +290,7 @@ def _expand(make, at, inputs):
 
 def tile(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     times = known(inputs[1], "repeats")
     if any(t > 1 and spatial(d) for t, d in zip(times, value.dims)):
@@ -311,7 +302,7 @@ def tile(make, at, inputs):
 
 def _gather(make, at, inputs):
     value, indices = inputs
-    if not isinstance(value, Signal) or not isinstance(indices, Constant):
+    if not isinstance(value, Pixels) or not isinstance(indices, Constant):
         raise Unreadable("entries picked by indices that depend on the image")
     axis = at.get("axis", 0) % len(value.dims)
     if len(indices.shape) == 1:
@@ -328,7 +319,7 @@ def _gather(make, at, inputs):
 def _blocks(deep: bool) -> Callable:
     def rule(make, at, inputs):
         value, b = inputs[0], at["blocksize"]
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value
         n, c, h, w = value.shape
         if not deep:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.values.signals import CHANNEL, Constant, Global, Signal, Unreadable, Value
+from erftheory.importers.values.dimensions import CHANNEL
+from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,
@@ -34,7 +36,7 @@ def _batch_norm(make, at, inputs):
 def _instance_norm(make, at, inputs):
     """Of channels; reshaped, of groups of them."""
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     groups = math.prod(a.size for a in value.dims[1] if a.axis == CHANNEL)
     if groups == value.channels:
@@ -48,7 +50,7 @@ def _group_norm(make, at, inputs):
 
 def _mean_variance(make, at, inputs):
     value, axes = inputs[0], at.get("axes", [0, 2, 3])
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     whole = any(a.axis == CHANNEL for i in axes for a in value.dims[i])
     return make.held_norm(value, GroupNorm(1) if whole else BatchNorm())
@@ -57,14 +59,14 @@ def _mean_variance(make, at, inputs):
 def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
     def rule(make, at, inputs):
         value = inputs[0]
-        if not isinstance(value, Signal):
+        if not isinstance(value, Pixels):
             return value
         return layer_norm(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
 
     return rule
 
 
-def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors: list) -> Value:
+def layer_norm(make: Assembler, value: Pixels, first: int, layer: Layer, factors: list) -> Value:
     """Statistics over the dimensions from `first` on, which may hold pixels."""
     value = _with_blocks(make, value, first)
     gone = [a for d in value.dims[first:] for a in d]
@@ -77,7 +79,7 @@ def layer_norm(make: Assembler, value: Signal, first: int, layer: Layer, factors
     return make.held_norm(value, layer, [] if per_pixel else factors)
 
 
-def _with_blocks(make: Assembler, value: Signal, first: int) -> Signal:
+def _with_blocks(make: Assembler, value: Pixels, first: int) -> Pixels:
     """Channels that hold the pixels of a block (a space to depth) become channels alone."""
     held = value.dims[first:]
     pixels = {a.axis for d in held for a in d if a.axis >= 0 and a.size > 1}

@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    Constant,
-    Dim,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, Dim, plain, spatial
+from erftheory.importers.values.pixels import Constant, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 
 WAYS = {"forward": "forward", "reverse": "backward", "bidirectional": "both"}
 
@@ -24,7 +17,7 @@ def operator(make: Assembler, at: dict[str, Any], inputs: list[Value]) -> list[V
     x, width = inputs[0], at["hidden_size"]
     if isinstance(x, Constant):
         raise Unreadable("a recurrence whose state alone depends on the image")
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return [x, x, x]
     first = bool(at.get("layout"))
     direction = at.get("direction", "forward")
@@ -42,16 +35,16 @@ def operator(make: Assembler, at: dict[str, Any], inputs: list[Value]) -> list[V
         found = make.pointwise(make.select(x, dims), "other")
         return [found, found, found]
     states, *ends = make.recurrence(x, time, 2, count * width, direction)
-    assert isinstance(states, Signal)
-    whole = Signal(states.node, arranged(states.dims[time], states.dims[batch]))
+    assert isinstance(states, Pixels)
+    whole = Pixels(states.node, arranged(states.dims[time], states.dims[batch]))
     return [whole, *(_end(end, both, first) for end in ends)]
 
 
 def _end(end: Value, both: Dim, first: bool) -> Value:
-    if not isinstance(end, Signal):
+    if not isinstance(end, Pixels):
         return end
     _, of_batch, features = end.dims
-    return Signal(end.node, (of_batch, both, features) if first else (both, of_batch, features))
+    return Pixels(end.node, (of_batch, both, features) if first else (both, of_batch, features))
 
 
 

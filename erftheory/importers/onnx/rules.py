@@ -15,19 +15,9 @@ from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.onnx import recurrent
 from erftheory.importers.onnx.movement import MOVEMENT, axes_of, known, ranked
 from erftheory.importers.onnx.norms import NORMS
-from erftheory.importers.values.signals import (
-    BESIDE,
-    CHANNEL,
-    Constant,
-    Global,
-    Listed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
+from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
+from erftheory.importers.values.refusals import BESIDE, Unreadable
 from erftheory.network.base import Chain, Network
 from erftheory.network.graph import Builder
 
@@ -99,7 +89,7 @@ def _going_on(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Valu
     if kind.startswith("Reduce") and value is inputs[0]:
         return _reduce(make, kind, at, inputs)
     scaled = kind in ("Mul", "Div") and value is inputs[0] and isinstance(inputs[1], Constant)
-    if kind in ("Sub", "Div") and any(isinstance(v, Signal) for v in inputs):  # a statistic
+    if kind in ("Sub", "Div") and any(isinstance(v, Pixels) for v in inputs):  # a statistic
         return binary(make, kind, inputs)
     return value if kind in LINEAR or scaled else None
 
@@ -119,7 +109,7 @@ def _of_listed(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Any
     if not alone:
         raise Unreadable(BESIDE)
 
-    def run(part: Signal, _: tuple[int, ...]) -> Value:
+    def run(part: Pixels, _: tuple[int, ...]) -> Value:
         found = apply(make, kind, at, [part, *rest])
         return found[0] if isinstance(found, list) else found
 
@@ -162,7 +152,7 @@ def _clip(make, at, inputs):
 
 def _reduce(make: Assembler, kind: str, at: dict, inputs: list[Value]) -> Value:
     value = inputs[0]
-    if not isinstance(value, Signal | Partial):
+    if not isinstance(value, Pixels | Partial):
         return value
     axes = axes_of(at, inputs, 1, len(value.dims))
     how = {"ReduceMax": "max", "ReduceMin": "max", "ReduceSum": "sum"}.get(kind, "mean")
@@ -183,7 +173,7 @@ def _pads(at: dict, shape: Sequence[int], k, s, d) -> list[tuple[int, int]]:
     return list(zip(pads[:n], pads[n:]))
 
 
-def _rows(make: Assembler, image: Signal, at: dict, kernel: Sequence[int]):
+def _rows(make: Assembler, image: Pixels, at: dict, kernel: Sequence[int]):
     """Rows of a sliding window, the pixels behind it, and how far windows overhang the padding."""
     n = len(kernel)
     s, d = at.get("strides") or [1] * n, at.get("dilations") or [1] * n
@@ -264,7 +254,7 @@ def _turned(weights: Constant, group: int) -> np.ndarray | None:
 def pool(operator: str, kind: str) -> Callable:
     def rule(make, at, inputs):
         image = inputs[0]
-        if not isinstance(image, Signal):
+        if not isinstance(image, Pixels):
             return image
         image = make.flush(make.settle(image))
         rows, sizes, over = _rows(make, image, at, at["kernel_shape"])
@@ -274,7 +264,7 @@ def pool(operator: str, kind: str) -> Callable:
                 # the mean counts the padding, but not what overhangs it
                 config = [(0, 0, 0)] * 2 + [(*r[-1], 0) for r in rows]
                 image = movement.padded(make, image, config)
-                assert isinstance(image, Signal)
+                assert isinstance(image, Pixels)
                 rows = [(*r[:-1], (0, 0)) for r in rows]
             counted = operator == "LpPool"
             rows = [(*r[:-1], (r[-1][0], r[-1][1] + o)) for r, o in zip(rows, over)]
@@ -286,7 +276,7 @@ def pool(operator: str, kind: str) -> Callable:
 
 def _global_pool(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Signal):
+    if not isinstance(value, Pixels):
         return value
     return make.reduce(value, range(2, len(value.dims)), "mean", keep=True)
 
@@ -302,11 +292,11 @@ def matmul(make, at, inputs):
     if isinstance(a, Global) or isinstance(b, Global):
         return make.mixed_pixels(a, b)
     rank = max(len(a.shape), len(b.shape))
-    if isinstance(a, Signal) and isinstance(b, Signal):
+    if isinstance(a, Pixels) and isinstance(b, Pixels):
         a, b = ranked(a, rank), ranked(b, rank)
         batch = list(range(rank - 2))
         return windows.contracted(make, a, b, (([rank - 1], [rank - 2]), (batch, batch)), ())
-    if isinstance(a, Signal):
+    if isinstance(a, Pixels):
         if len(b.shape) != 2:
             raise Unreadable("a product with a stack of matrices")
         numbers = (([len(a.dims) - 1], [0]), ([], []))
@@ -314,7 +304,7 @@ def matmul(make, at, inputs):
     if len(a.shape) != 2:
         raise Unreadable("a product with a stack of matrices")
     found = windows.contracted(make, a, b, (([1], [len(b.dims) - 2]), ([], [])), ())
-    if not isinstance(found, Signal):
+    if not isinstance(found, Pixels):
         return found
     first, *heads, last = found.dims
     return replace(found, dims=(*heads, first, last))
@@ -342,7 +332,7 @@ def einsum(make, at, inputs):
 
 def softmax(make, at, inputs):
     value = inputs[0]
-    if isinstance(value, Signal) and spatial(value.dims[at.get("axis", -1)]):
+    if isinstance(value, Pixels) and spatial(value.dims[at.get("axis", -1)]):
         return make.mixed_pixels(value)
     return make.pointwise(value, "other")
 
@@ -352,7 +342,7 @@ def along(kind, make, at, inputs):
     axis = at.get("axis", -1)
     if kind == "CumSum":
         axis = int(known(inputs[1], "axis").ravel()[0])
-    if isinstance(value, Signal):
+    if isinstance(value, Pixels):
         if spatial(value.dims[axis]):
             if kind == "CumSum":
                 way = "backward" if at.get("reverse") else "forward"
@@ -366,14 +356,14 @@ def along(kind, make, at, inputs):
     return make.pointwise(value, "other")
 
 
-def described(make: Assembler, signal: Signal, rule: Network) -> Signal:
+def described(make: Assembler, pixels: Pixels, rule: Network) -> Pixels:
     """A network that a user gave as the rule of an operator; sizes follow its stride."""
     builder = Builder(make.ndim)
     builder.nodes = make.nodes
-    node = rule.lower(builder, signal.node, make.scope)
+    node = rule.lower(builder, pixels.node, make.scope)
     rates = Chain(rule, ndim=make.ndim).graph.rate
-    sizes = [max(1, int(signal.size(a) / rates[a])) for a in range(make.ndim)]
-    return Signal(node, make.resized(signal.dims, sizes))
+    sizes = [max(1, int(pixels.size(a) / rates[a])) for a in range(make.ndim)]
+    return Pixels(node, make.resized(pixels.dims, sizes))
 
 
 # further operators of each pixel alone

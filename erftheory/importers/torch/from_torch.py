@@ -11,10 +11,11 @@ from typing import Any
 
 from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.ends import asked, check_maps, placed, readable
-from erftheory.importers.build.image import Axes, asked_axes, first_window, image_signal
+from erftheory.importers.build.image import Axes, asked_axes, first_window, whole_image
 from erftheory.importers.build.pointwise import HOLD
 from erftheory.importers.build.rules import check_rules, note_unused
-from erftheory.importers.values.signals import Constant, Unreadable
+from erftheory.importers.values.pixels import Constant
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 
@@ -73,7 +74,7 @@ def from_torch(
             program, Assembler(len(axes), hold), dict(rules or {}), search, wanted
         )
         try:
-            made.run(image_signal(sizes, axes), examples)
+            made.run(whole_image(sizes, axes), examples)
         except Unreadable as why:
             raise Unreadable(f"{why}{readable(made.marks, made.modules, made.unread)}") from None
         return made

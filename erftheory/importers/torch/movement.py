@@ -13,17 +13,9 @@ from erftheory.importers.build.assemble import Assembler
 from erftheory.importers.build.patches import unfolded
 from erftheory.importers.onnx.movement import ranked, tile
 from erftheory.importers.torch.values import constant, listed
-from erftheory.importers.values.signals import (
-    CHANNEL,
-    Constant,
-    Global,
-    Listed,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
+from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.imported import OWN_PIXELS
 
 
@@ -57,14 +49,14 @@ def _moved(make, out, x, source, target):
 
 
 def _unsqueezed(make, out, x, axis):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     axis %= len(out)
     return replace(x, dims=(*x.dims[:axis], (), *x.dims[axis:]), parts=())
 
 
 def _expanded(make, out, x, *args, **more):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     return movement.broadcast(make, ranked(x, len(out)), out, range(len(out)))
 
@@ -75,7 +67,7 @@ def _repeated(make, out, x, times):
 
 
 def _interleaved(make, out, x, times, axis=None, output_size=None):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     if not isinstance(times, int) or axis is None:
         raise Unreadable("entries repeated by unequal numbers")
@@ -103,7 +95,7 @@ def _stacked(make, out, values, axis=0):
 
 def cut(make: Assembler, x: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
     """Entries start, start + step, … before `end` of a dimension."""
-    if not isinstance(x, Signal | Listed):
+    if not isinstance(x, Pixels | Listed):
         return x
     rank = len(x.shape)
     first, last, stride = [0] * rank, list(x.shape), [1] * rank
@@ -113,7 +105,7 @@ def cut(make: Assembler, x: Value, axis: int, start: int, end: int, step: int = 
 
 def _parts(make, out, x, sizes=None, axis=0, *more):
     """Pieces whose sizes the result's shapes tell."""
-    if not isinstance(x, Signal | Listed):
+    if not isinstance(x, Pixels | Listed):
         return [x] * len(out)
     axis, start, found = int(axis) % len(x.shape), 0, []
     for shape in out:
@@ -123,12 +115,12 @@ def _parts(make, out, x, sizes=None, axis=0, *more):
 
 
 def _selected(make, out, x, axis, index):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     axis, n = axis % len(x.dims), x.shape[axis % len(x.dims)]
     index %= n
     piece = cut(make, x, axis, index, index + 1)
-    if not isinstance(piece, Signal):
+    if not isinstance(piece, Pixels):
         return Constant(out)
     if not spatial(piece.dims[axis]):
         return replace(piece, dims=(*piece.dims[:axis], *piece.dims[axis + 1 :]), parts=())
@@ -145,7 +137,7 @@ def _unbound(make, out, x, axis=0):
 
 
 def _sliced(make, out, x, axis=0, start=None, end=None, step=1):
-    if not isinstance(x, Signal | Listed):
+    if not isinstance(x, Pixels | Listed):
         return x
     axis %= len(x.shape)
     span = range(*slice(start, end, step).indices(x.shape[axis]))
@@ -153,7 +145,7 @@ def _sliced(make, out, x, axis=0, start=None, end=None, step=1):
 
 
 def _narrowed(make, out, x, axis, start, length):
-    if not isinstance(x, Signal | Listed):
+    if not isinstance(x, Pixels | Listed):
         return x
     axis %= len(x.shape)
     start %= x.shape[axis]
@@ -161,14 +153,14 @@ def _narrowed(make, out, x, axis, start, length):
 
 
 def _index_select(make, out, x, axis, index):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     return movement.taken(make, x, constant(index, "indices"), int(axis) % len(x.dims))
 
 
 def _indexed(make, out, x, indices):
     """x[:, a, b]: tables of constants, each of one dimension or along its own."""
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     tables = {i: constant(t, "indices") for i, t in enumerate(indices) if t is not None}
     places = list(tables)
@@ -223,7 +215,7 @@ def _only_axis(shape: Sequence[int], rank: int) -> int:
 
 
 def _rolled(make, out, x, shifts, axes=()):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     shifts = [shifts] if isinstance(shifts, int) else shifts
     axes = [axes] if isinstance(axes, int) else axes
@@ -244,7 +236,7 @@ def _flipped(make, out, x, axes):
 
 
 def _padded(make, out, x, pads, mode="constant", fill=None):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     own = mode != "constant"
     if own:
@@ -261,7 +253,7 @@ def _own_pad(make, out, x, pads):
 
 def _shuffled(make, out, x, r):
     """Channels to pixels: (…, c·r², h, w) to (…, c, h·r, w·r)."""
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     *rest, c, h, w = x.shape
     n = len(rest)
@@ -271,7 +263,7 @@ def _shuffled(make, out, x, r):
 
 
 def _unshuffled(make, out, x, r):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     *rest, c, h, w = x.shape
     n = len(rest)
@@ -281,7 +273,7 @@ def _unshuffled(make, out, x, r):
 
 
 def _channels_shuffled(make, out, x, groups):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     n, c, *rest = x.shape
     x = movement.reshaped(make, x, (n, groups, c // groups, *rest))
@@ -289,7 +281,7 @@ def _channels_shuffled(make, out, x, groups):
 
 
 def _gathered(make, out, x, axis, index, **more: Any):
-    if isinstance(x, Signal) and not spatial(x.dims[axis]):
+    if isinstance(x, Pixels) and not spatial(x.dims[axis]):
         raise Unreadable("entries picked one by one")
     if isinstance(x, Global):
         return x

@@ -17,7 +17,8 @@ from erftheory.importers.torch import rules as aten
 from erftheory.importers.torch.movement import VIEWS
 from erftheory.importers.torch.values import Held, computed, flat, held, pixels, shapes
 from erftheory.importers.torch.windows import OVER
-from erftheory.importers.values.signals import Constant, Signal, Unreadable, Value
+from erftheory.importers.values.pixels import Constant, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.base import Network
 
 
@@ -37,19 +38,19 @@ class Reader:
         self.program, self.assembler, self.rules = program, assembler, rules
         self.search, self.wanted = search, wanted
         self.env: dict[Any, Any] = {}
-        self.marks: dict[str, Signal] = {}
+        self.marks: dict[str, Pixels] = {}
         self.used: set[str] = set()
         self.modules: set[str] = set()
         self.results: list[Any] = []
         self.unread: Sequence[str] = ()  # the modules around an operation that has no reading
         self.done: dict[str, Any] = {}  # calls of modules that the user's rules read, by place
 
-    def run(self, image: Signal, examples: Sequence[Any]) -> None:
+    def run(self, image: Pixels, examples: Sequence[Any]) -> None:
         """Reads the program; `results` are the values of its outputs, in order."""
         self._inputs(image, examples)
         self.results = self._graph(self.program.graph_module)
 
-    def _inputs(self, image: Signal, examples: Sequence[Any]) -> None:
+    def _inputs(self, image: Pixels, examples: Sequence[Any]) -> None:
         program, given = self.program, iter(flat(examples))
         holders = [n for n in program.graph.nodes if n.op == "placeholder"]
         state, constants = program.state_dict, program.constants
@@ -83,7 +84,7 @@ class Reader:
             self.assembler.scope = places[-1] if places else outer
             value = self.env[node] = self._node(node, places)
             for mark in (*places, node.name):
-                if isinstance(value, Signal):
+                if isinstance(value, Pixels):
                     self.marks[mark] = value
                 elif pixels(value):
                     self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
@@ -124,7 +125,7 @@ class Reader:
                     return self._own(self.rules[rule], inside, shapes(val))
             if space != "aten":
                 raise Unreadable("an operation without a rule")
-            if self.search and isinstance(args[0], Signal):
+            if self.search and isinstance(args[0], Pixels):
                 rank = len(args[0].dims)
                 if name in OVER:
                     slid_over(args[0], range(rank - OVER[name], rank))
@@ -177,7 +178,7 @@ class Reader:
             out = None if last is None else _first(last)
             keep = keep and keeps_shape(map(_first, entering), out)
         _, values, last = self._bounds(graph, lambda n: place in _stack(n))
-        if last is None or not values or not all(isinstance(v, Signal) for v in values):
+        if last is None or not values or not all(isinstance(v, Pixels) for v in values):
             return []
         whole = shapes(last.meta.get("val"))
         key = _class(kind) if keep else path
@@ -245,14 +246,14 @@ class Reader:
 
     def _own(self, rule: Any, inside: list[Value], out: Any) -> Any:
         if isinstance(rule, Network):
-            if len(inside) != 1 or not isinstance(inside[0], Signal):
+            if len(inside) != 1 or not isinstance(inside[0], Pixels):
                 raise Unreadable("a network as the rule of an operation on several values")
             value = self.assembler.flush(self.assembler.settle(inside[0]))
             found = onnx_rules.described(self.assembler, value, rule)
         else:
             found = self.assembler.merge("other", *inside)
         several = isinstance(out, list)
-        if not isinstance(rule, Network) and isinstance(found, Signal):
+        if not isinstance(rule, Network) and isinstance(found, Pixels):
             wanted = out[0] if several else out
             if found.shape != wanted:
                 raise Unreadable(f"the rule identity between shapes {found.shape} and {wanted}")

@@ -20,19 +20,9 @@ from erftheory.importers.onnx.norms import layer_norm
 from erftheory.importers.torch import movement
 from erftheory.importers.torch import windows as sliding
 from erftheory.importers.torch.values import listed, mapped, pixels, value
-from erftheory.importers.values.signals import (
-    BESIDE,
-    CHANNEL,
-    Constant,
-    Global,
-    Listed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-    plain,
-    spatial,
-)
+from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
+from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
+from erftheory.importers.values.refusals import BESIDE, Unreadable
 from erftheory.network.layers import (
     BatchNorm,
     GroupNorm,
@@ -131,7 +121,7 @@ def _going_on(make: Assembler, name: str, out: Any, args: Any, kwargs: dict) -> 
     if name in REDUCTIONS and not more:
         return _reduced(make, name, out, *args, **kwargs)
     scaled = name in ("mul", "div") and found is args[0] and not more
-    if name in ("sub", "div") and any(isinstance(v, Signal) for v in (found, *more)):
+    if name in ("sub", "div") and any(isinstance(v, Pixels) for v in (found, *more)):
         return _binary(make, BINARY[name], *args, **kwargs)  # a statistic
     return found if name in LINEAR or scaled else None
 
@@ -178,7 +168,7 @@ _value = value  # where an argument of ATen has that name
 
 
 def _reduced(make, name, out, x, *args, **kwargs):
-    if not isinstance(x, Signal | Partial):
+    if not isinstance(x, Pixels | Partial):
         return [x] * len(out) if isinstance(out, list) else x
     args = list(args)
     if name in ("norm", "linalg_vector_norm") and args:
@@ -197,12 +187,12 @@ def _reduced(make, name, out, x, *args, **kwargs):
 
 def _clamped(make, out, x, low=None, high=None):
     x = value(x)
-    if isinstance(x, Global) or (isinstance(x, Signal) and x.tag in ("stat", "sstat")):
+    if isinstance(x, Global) or (isinstance(x, Pixels) and x.tag in ("stat", "sstat")):
         return x
     if isinstance(low, Constant):
         known = low.get()
         low = None if known is None or known.size != 1 else float(known.ravel()[0])
-    if low is None and isinstance(x, Signal) and x.tag == "relu":
+    if low is None and isinstance(x, Pixels) and x.tag == "relu":
         return x
     return make.pointwise(x, "relu" if low == 0 else "other")
 
@@ -225,7 +215,7 @@ def _gelu(make, out, x, *, approximate="none"):
 
 def _gated(make, out, x, axis=-1):
     """Half of the channels times the sigmoid of the others."""
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return x
     axis %= len(x.dims)
     half = x.shape[axis] // 2
@@ -247,7 +237,7 @@ def _softmax(make, out, x, axis, *more, **_):
 
 
 def _running_sum(make, out, x, axis, **_):
-    if not isinstance(x, Signal) or not spatial(x.dims[axis]):
+    if not isinstance(x, Pixels) or not spatial(x.dims[axis]):
         return _along(make, out, x, axis)
     found = make.running(x, int(axis) % len(x.dims))
     return [found] * len(out) if isinstance(out, list) else found
@@ -256,14 +246,14 @@ def _running_sum(make, out, x, axis, **_):
 def _along(make, out, x, *args, **kwargs):
     """Sorting: along channels each pixel is alone."""
     axis = args[0] if args and isinstance(args[0], int) else kwargs.get("dim", -1)
-    if isinstance(x, Signal) and spatial(x.dims[axis]):
+    if isinstance(x, Pixels) and spatial(x.dims[axis]):
         raise Unreadable("an operation that runs along the whole image")
     found = make.pointwise(x, "other")
     return [found] * len(out) if isinstance(out, list) else found
 
 
 def _top(make, out, x, k, axis=-1, *more, **_):
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return [x, x]
     if spatial(x.dims[axis]):
         raise Unreadable("an operation that runs along the whole image")
@@ -276,7 +266,7 @@ def _top(make, out, x, k, axis=-1, *more, **_):
 
 
 def _linear(make, out, x, weight, bias=None):
-    if not isinstance(x, Signal) or not isinstance(weight, Constant):
+    if not isinstance(x, Pixels) or not isinstance(weight, Constant):
         turned = movement.RULES["t"](make, weight.shape[::-1], weight) if not isinstance(
             weight, Constant) else weight  # fmt: skip
         return _product(make, out, x, turned)
@@ -327,7 +317,7 @@ def _recurrent(make, out, x, states, params, biases, layers, dropout, train, bot
     channels, each pixel is alone."""
     if isinstance(x, Constant):
         raise Unreadable("a recurrence whose state alone depends on the image")
-    if not isinstance(x, Signal):
+    if not isinstance(x, Pixels):
         return [x.mix()] * len(out)
     time = runs_along(x.shape, first)
     channels = plain(CHANNEL, out[0][-1])
@@ -385,7 +375,7 @@ def _native_group_norm(make, out, x, weight, bias, n, c, pixels, groups, eps):
 def _over_last(layer: Callable[[], Layer]) -> Callable:
     def rule(make, out, x, shape, weight=None, *more):
         make.normal = True
-        if not isinstance(x, Signal):
+        if not isinstance(x, Pixels):
             return x
         factors = [] if weight is None else [weight]
         found = layer_norm(make, x, len(x.dims) - len(shape), layer(), factors)

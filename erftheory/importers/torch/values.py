@@ -10,15 +10,8 @@ import numpy as np
 import torch
 
 from erftheory.importers.values.constants import LARGEST
-from erftheory.importers.values.signals import (
-    Constant,
-    Global,
-    Listed,
-    Partial,
-    Signal,
-    Unreadable,
-    Value,
-)
+from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 
 # operations that keep a factor of a normalisation one, by name
 _PASSED = frozenset((
@@ -143,7 +136,7 @@ def mapped(function: Callable[[Partial], Any], args: Any) -> Any:
 
 def pixels(args: Any) -> list[Value]:
     """The arguments that depend on the image."""
-    return [a for a in flat(args) if isinstance(a, Signal | Global | Partial | Listed)]
+    return [a for a in flat(args) if isinstance(a, Pixels | Global | Partial | Listed)]
 
 
 def _root(name: str, inputs: Sequence[Constant], args: Sequence[Any]) -> str:

@@ -13,18 +13,19 @@ from erftheory.importers.build.patches import unfolded
 from erftheory.importers.onnx import rules as onnx_rules
 from erftheory.importers.onnx.movement import resized
 from erftheory.importers.torch.values import integers, value
-from erftheory.importers.values.signals import Constant, Partial, Signal, Value, plain, spatial
+from erftheory.importers.values.dimensions import plain, spatial
+from erftheory.importers.values.pixels import Constant, Partial, Pixels, Value
 
 
 def batched(rule: Callable, axes: int) -> Callable:
     """A rule for an image of N, C and `axes` dimensions that also takes one without N."""
 
     def run(make, out, image, *args, **more):
-        if not isinstance(image, Signal) or len(image.dims) != axes + 1:
+        if not isinstance(image, Pixels) or len(image.dims) != axes + 1:
             return rule(make, out, image, *args, **more)
         found = rule(make, out, replace(image, dims=((), *image.dims), parts=()), *args, **more)
         listed = found if isinstance(found, list) else [found]
-        cut = [replace(v, dims=v.dims[1:]) if isinstance(v, Signal) else v for v in listed]
+        cut = [replace(v, dims=v.dims[1:]) if isinstance(v, Pixels) else v for v in listed]
         return cut if isinstance(found, list) else cut[0]
 
     return run
@@ -126,7 +127,7 @@ def _adaptive(n: int, kind: str) -> Callable:
 
 def _adapted(make: Any, image: Value, sizes: Sequence[int], kind: str) -> Value:
     """Output o of an axis has pixels ⌊o·n/m⌋ to ⌈(o+1)·n/m⌉ − 1."""
-    if not isinstance(image, Signal):
+    if not isinstance(image, Pixels):
         return image
     rank = len(image.dims)
     places = list(range(rank - len(sizes), rank))
@@ -136,7 +137,7 @@ def _adapted(make: Any, image: Value, sizes: Sequence[int], kind: str) -> Value:
     if any(spatial(image.dims[p]) for p in ends):
         image = make.reduce(image, ends, kind, keep=True)
         image = make.opened(image) if isinstance(image, Partial) else image
-    found: Signal = make.flush(make.settle(image))
+    found: Pixels = make.flush(make.settle(image))
     rows, shape = [], list(found.shape)
     for place, m in zip(places, sizes):
         if shape[place] % m == 0:
@@ -150,7 +151,7 @@ def _adapted(make: Any, image: Value, sizes: Sequence[int], kind: str) -> Value:
     return found
 
 
-def _uneven(make, image: Signal, place: int, m: int, kind: str) -> Signal:
+def _uneven(make, image: Pixels, place: int, m: int, kind: str) -> Pixels:
     image, n = make.flush(image), image.shape[place]
     if not spatial(image.dims[place]):
         return make.select(image, (*image.dims[:place], plain(-1, m), *image.dims[place + 1 :]))
@@ -171,7 +172,7 @@ _AA: dict[str, Any] = {"antialias": True, "outside": False}
 
 def _resize(mode: str, n: int, rounding: str = "floor", where: str = "", **more: Any) -> Callable:
     def rule(make, out, image, size, *rest):
-        if not isinstance(image, Signal):
+        if not isinstance(image, Pixels):
             return image
         image = make.flush(make.settle(image))
         rest = list(rest)
@@ -192,7 +193,7 @@ def _resize(mode: str, n: int, rounding: str = "floor", where: str = "", **more:
 
 def _unfold(make, out, image, axis, size, step):
     """The windows of one dimension, their pixels in a further one at the end."""
-    if not isinstance(image, Signal):
+    if not isinstance(image, Pixels):
         return image
     axis %= len(image.dims)
     if not spatial(image.dims[axis]):
@@ -207,11 +208,11 @@ def _unfold(make, out, image, axis, size, step):
 
 
 def _im2col(make, out, image, kernel, dilation, padding, stride):
-    if not isinstance(image, Signal):
+    if not isinstance(image, Pixels):
         return image
     k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
     image = movement.padded(make, image, [(0, 0, 0), (0, 0, 0), *((b, b, 0) for b in p)])
-    assert isinstance(image, Signal)
+    assert isinstance(image, Pixels)
     sizes = [
         (image.shape[2 + i] - d[i] * (k[i] - 1) - 1) // s[i] + 1 for i in range(2)
     ]  # read before the first table takes a dimension's place
@@ -225,7 +226,7 @@ def _im2col(make, out, image, kernel, dilation, padding, stride):
 def _col2im(make, out, image, size, kernel, dilation, padding, stride):
     """Patches added up where they overlap: a transposed convolution, whose taps read a channel
     each."""
-    if not isinstance(image, Signal):
+    if not isinstance(image, Pixels):
         return image
     k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
     n, c = image.shape[0], out[1]

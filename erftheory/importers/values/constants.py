@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.values.signals import Constant
+from erftheory.importers.values.pixels import Constant
 
 LARGEST = 1 << 25  # entries up to which a value is worth computing
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from erftheory.importers.values.signals import Constant, Dim, Normed, Signal, spatial
+from erftheory.importers.values.dimensions import Dim, spatial
+from erftheory.importers.values.pixels import Constant, Normed, Pixels
 from erftheory.network.layers import LayerNorm, RMSNorm
 
 STATISTICS = ("stat", "rstat", "sstat")  # a mean over channels, its inverse, its root
@@ -71,7 +72,7 @@ def along_pixels(constant: Constant, dims: Sequence[Dim]) -> bool:
     return any(n > 1 and spatial(d) for n, d in zip(shape, dims))
 
 
-def norm_of(kind: str, a: Signal, b: Signal) -> Normed:
+def norm_of(kind: str, a: Pixels, b: Pixels) -> Normed:
     """The normalisation that an operation on two functions of one node makes."""
     made = next((v.norm for v in (a, b) if v.tag == "norm" and v.norm is not None), None)
     if made is not None:  # x / σ less its mean / σ
