@@ -244,6 +244,9 @@ def test_unknown_operators_take_a_rule_and_bad_input_is_one_line(tmp_path):
     made = model(nodes, w)
     with pytest.raises(ValueError, match="got 'GridSample' of .* at warp: an operator without"):
         from_onnx(made)
+    with pytest.raises(ValueError, match="the rule makes 34 pixels of an axis where there are 2"):
+        from_onnx(made, rules={"GridSample": Conv(3)})
+    made = model(nodes, w | {"g": np.zeros((1, 34, 30, 2), np.float32)})
     assert receptive_field(from_onnx(made, rules={"GridSample": Conv(3)})).size == (5, 5)
     both = from_onnx(made, rules={"GridSample": Conv(3), "Warp": "identity"})
     assert "rules['Warp'] was not used: no operation of that name" in both.notes

@@ -1,5 +1,5 @@
 """Networks read from models: `from_jax`, `from_onnx`, `from_torch`.
 
 A reader (jax/, onnx/, torch/) walks the model's operations in order and hands each to `Assembler`
-(build/), which knows what every array dimension means (values/) and appends to a graph.
+(building/), which knows what every array dimension means (values/) and appends to a graph.
 """

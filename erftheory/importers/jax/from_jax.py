@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.ends import placed
-from erftheory.importers.build.image import Axes, asked_axes
-from erftheory.importers.build.pointwise import HOLD
-from erftheory.importers.build.rules import check_rules, note_unused
-from erftheory.importers.jax.jaxpr import Reader, SpatialAxes
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.image import Axes, image_axes, whole_image
+from erftheory.importers.building.pointwise import HOLD
+from erftheory.importers.building.rules import check_rules
+from erftheory.importers.jax.jaxpr import JaxReader
 from erftheory.importers.values.constants import given
-from erftheory.importers.values.dimensions import BATCH, CHANNEL, Atom
-from erftheory.importers.values.pixels import Constant, Pixels, Value
+from erftheory.importers.values.pixels import Value
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
 
@@ -74,12 +69,19 @@ def from_jax(
     consts = [given(c) for c in closed.consts]
     names = _names(shapes, intermediates)
     shape = tuple(closed.jaxpr.invars[place].aval.shape)
-    read = partial(_read, closed.jaxpr, consts, flat, place, shape, rules)
-    asked, named = asked_axes(spatial_axes)
-    axes = _spatial_axes(asked, read, shape)
-    assembler = Assembler(len(axes), hold)
-    found, marks = read(axes, assembler)
-    return _network(assembler, names, found, marks, named)
+    def read(axes: Sequence[int], search: bool = False) -> JaxReader:
+        values: list[Value] = list(flat)
+        values[place] = whole_image(shape, axes)
+        reader = JaxReader(Assembler(len(axes), hold), rules or {}, search)
+        reader.results = reader.run(closed.jaxpr, consts, values)
+        return reader
+
+    axes, named = image_axes(spatial_axes, read, shape, last=True)
+    reader = read(axes)
+    outputs, extra = {}, {}
+    for (name, output), value in zip(names, reader.results):
+        (outputs if output else extra)[name] = value
+    return reader.network(outputs, named, "function", extra)
 
 
 def _image(asked: int | None, examples: tuple[Any, ...]) -> int:
@@ -110,49 +112,6 @@ def _image(asked: int | None, examples: tuple[Any, ...]) -> int:
     return asked
 
 
-def _spatial_axes(asked, read, shape) -> tuple[int, ...]:
-    if asked is not None:
-        rank = len(shape)
-        entries = asked if isinstance(asked, Sequence) and not isinstance(asked, str) else ()
-        whole = all(isinstance(a, int | np.integer) and -rank <= a < rank for a in entries)
-        axes = tuple(int(a) % rank for a in entries) if whole else ()
-        if not 1 <= len(axes) <= 3 or len(set(axes)) < len(axes):
-            raise ValueError(f"spatial_axes: got {asked!r}; takes 1 to 3 dimensions of {shape}")
-        return axes
-    # every dimension is a candidate until a window says which ones it slides over; where something
-    # is done to the channels first, N…C and NC… are, if all the pixels of one are slid over
-    rank = len(shape)
-    for axes in (range(rank), range(1, rank - 1), range(2, rank)):
-        if not axes or (len(axes) < rank and len(axes) > 3):
-            continue
-        try:
-            read(tuple(axes), Assembler(len(axes), "statistics"), search=True)
-        except SpatialAxes as found:
-            if len(axes) == rank or sorted(found.axes) == list(range(len(axes))):
-                return tuple(axes[a] for a in found.axes)
-        except ValueError:
-            pass
-    raise ValueError(
-        "spatial_axes: got None, and no convolution or pooling reads the image; takes the "
-        f"dimensions of {shape} that are pixels"
-    )
-
-
-def _read(jaxpr, consts, flat, place, shape, rules, axes, assembler, search: bool = False):
-    dims = []
-    for i, n in enumerate(shape):
-        if i in axes:
-            dims.append((Atom(axes.index(i), 1, n),))
-        else:
-            dims.append((Atom(BATCH if i == 0 else CHANNEL, 1, n),) if n > 1 else ())
-    values: list[Value] = list(flat)
-    values[place] = Pixels(0, tuple(dims))
-    reader = Reader(assembler, dict(rules or {}), search)
-    found = reader.run(jaxpr, consts, values)
-    note_unused(assembler, reader.rules, reader.used)
-    return found, reader.marks
-
-
 def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
     """Name of each leaf of the result, and whether it is an output."""
     import jax
@@ -169,17 +128,3 @@ def _names(shapes: Any, intermediates: bool) -> list[tuple[str, bool]]:
         name = "/".join(keys[1:] if intermediates else keys) or "output"
         rows.append((name, output))
     return rows
-
-
-def _network(assembler, names, found, marks, named) -> ImportedNetwork:
-    outputs, extra = {}, {}
-    for (name, output), value in zip(names, found):
-        if not isinstance(value, Constant):
-            (outputs if output else extra)[name] = assembler.ended(value)
-    if not outputs:
-        raise ValueError("function: got outputs that do not depend on the image; takes a network")
-    marks = placed(assembler, marks)
-    return ImportedNetwork(
-        assembler.ndim, assembler.nodes, outputs, {**marks, **extra}, assembler.notes,
-        assembler.weights, assembler.scales, assembler.ideal, named,
-    )  # fmt: skip

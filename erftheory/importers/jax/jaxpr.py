@@ -1,69 +1,45 @@
-"""Reads the equations of a jaxpr, in order; operations that move pixels are in movement.py."""
+"""Goes through the equations of a jaxpr, in order: calls, loops and branches are read inside."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.pointwise import KNOWN
-from erftheory.importers.build.rules import keeps_shape, proposed
-from erftheory.importers.build.windows import SpatialAxes, described, slid_over, widened
-from erftheory.importers.jax import movement, scan, windows
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.image import SpatialAxes, slid_over
+from erftheory.importers.building.pointwise import KNOWN
+from erftheory.importers.building.reader import Reader
+from erftheory.importers.building.rules import keeps_shape, proposed
+from erftheory.importers.jax import scan
 from erftheory.importers.jax.constants import computed
+from erftheory.importers.jax.rules import apply, moves
 from erftheory.importers.values.constants import given, lazy
 from erftheory.importers.values.dimensions import CHANNEL, plain
-from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
-from erftheory.importers.values.refusals import BESIDE, Unreadable
+from erftheory.importers.values.pixels import Constant, Pixels, Value
+from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.activations import LEAKY
-from erftheory.network.base import Network
 from erftheory.network.graph import Concat
-
-__all__ = ["Reader", "SpatialAxes"]
 
 LONGEST = 1024  # iterations of a scan that are read one by one
 NAMES = {**KNOWN, "relu6": "relu", "swish": "silu"}
 NEARLY = {"hard_silu": "silu", "hard_swish": "silu", "hard_sigmoid": "sigmoid"}
 
-LINEAR = frozenset((
-    "convert_element_type", "copy", "copy_p", "stop_gradient", "real", "reduce_precision",
-    "device_put", "sharding_constraint", "name", "pvary", "optimization_barrier",
-))  # fmt: skip
-CURVES = {
-    "tanh": "tanh", "logistic": "sigmoid", "abs": "abs", "erf": "erf", "erfc": "erf",
-    "sqrt": "sqrt", "rsqrt": "rsqrt",
-}  # fmt: skip
-OTHER = frozenset((
-    "exp", "exp2", "log", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
-    "cosh", "asinh", "acosh", "atanh", "floor", "ceil", "round", "sign", "is_finite", "not",
-    "square", "cbrt", "erf_inv", "lgamma", "digamma", "imag", "conj", "population_count", "clz",
-))  # fmt: skip
-BINARY = frozenset((
-    "add", "add_any", "sub", "mul", "div", "max", "min", "pow", "atan2", "rem", "nextafter", "eq",
-    "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "shift_left", "shift_right_logical",
-    "shift_right_arithmetic", "complex",
-))  # fmt: skip
-REDUCTIONS = {
-    "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "max", "reduce_prod": "sum",
-    "reduce_and": "max", "reduce_or": "max", "reduce_xor": "max", "argmax": "max",
-    "argmin": "max",
-}  # fmt: skip
-ALONG = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 
+class JaxReader(Reader):
+    """Reads a jaxpr; the named scopes that it meets are endpoints.
 
-class Reader:
-    """Goes through a jaxpr with an `Assembler`; `marks` are the named scopes it met."""
+    Attributes:
+      root: the equations of the whole model.
+      results: values of its outputs.
+    """
 
-    def __init__(self, assembler: Assembler, rules: dict[str, Any], search: bool = False):
-        self.assembler, self.rules, self.search = assembler, rules, search
-        self.marks: dict[str, Pixels] = {}
-        self.used: set[str] = set()
-        self.root: Jaxpr | None = None  # the whole model
+    def __init__(self, assembler: Assembler, rules: Mapping[str, Any], search: bool = False):
+        super().__init__(assembler, rules, search)
+        self.root: Jaxpr | None = None
+        self.results: list[Value] = []
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Value], values: Sequence[Value]) -> list[Value]:
         self.root = self.root or jaxpr
@@ -110,32 +86,24 @@ class Reader:
             raise
         except Unreadable as why:
             line = _line(eqn)
-            if why.operation is None:
+            operation = why.operation
+            if operation is None:
                 shapes = ", ".join(str(getattr(v.aval, "shape", "")) for v in eqn.invars)
-                advice = self._advice(name, eqn, inputs)
-                raise Unreadable(str(why), (name, shapes), line, advice) from None
-            advice = why.advice or self._advice(name, eqn, inputs)  # of a function around it
+                operation = name, shapes
+            advice = why.advice or self._advice(name, eqn, inputs)  # or of a function around it
             # a jitted function is traced once, without its caller's line
-            raise Unreadable(why.why, why.operation, why.line or line, advice) from None
+            raise why.but(operation=operation, line=why.line or line, advice=advice) from None
 
     def _advice(self, name: str, eqn: Any, inputs: list[Value]) -> list[str]:
         shape = tuple(eqn.outvars[0].aval.shape)
-        if name in movement.RULES or name in windows.RULES or name in BINARY:
+        if moves(name):
             return []  # a rule would be for all others of that name as well
-
         for other in _alike(self.root, name):  # a rule by name is for all of that name
             entering = (tuple(v.aval.shape) for v in other.invars if hasattr(v, "aval"))
             if not keeps_shape(entering, tuple(other.outvars[0].aval.shape)):
                 return []
 
-        def apply(rule: Any) -> Value:
-            rules, self.rules = self.rules, {name: rule}
-            try:
-                return self._own(name, eqn, inputs)[0]
-            finally:
-                self.rules = rules
-
-        return proposed(name, apply, shape)
+        return proposed(name, lambda rule: self.own(rule, inputs, shape), shape)
 
     # ---- calls ------------------------------------------------------------------------------
 
@@ -216,144 +184,14 @@ class Reader:
         return joined
 
     def _own(self, key: str, eqn: Any, inputs: list[Value]) -> list[Value]:
-        rule = self.rules[key]
         self.used.add(key)
-        maps = [v for v in inputs if not isinstance(v, Constant)]
-        if isinstance(rule, Network):
-            if len(maps) != 1 or not isinstance(maps[0], Pixels):
-                raise Unreadable("a network as the rule of an operation on several values")
-            return [described(self.assembler, maps[0], rule, v) for v in eqn.outvars]
-        value = self.assembler.merge("other", *maps)
-        if isinstance(value, Pixels) and value.shape != tuple(eqn.outvars[0].aval.shape):
-            shape = tuple(eqn.outvars[0].aval.shape)
-            raise Unreadable(f"the rule identity between shapes {value.shape} and {shape}")
-        return [value] * len(eqn.outvars)
-
-    # ---- operations -------------------------------------------------------------------------
+        shapes = [tuple(v.aval.shape) for v in eqn.outvars]
+        found = {shape: self.own(self.rules[key], inputs, shape) for shape in dict.fromkeys(shapes)}
+        return [found[shape] for shape in shapes]
 
     def _operation(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
-        name, params, make = eqn.primitive.name, eqn.params, self.assembler
-        if any(isinstance(v, Partial) for v in inputs):
-            found = self._going_on(name, params, inputs)
-            if found is not None:
-                return [found]
-            inputs = [make.opened(v) if isinstance(v, Partial) else v for v in inputs]
-        if any(isinstance(v, Listed) for v in inputs):
-            return self._of_listed(eqn, inputs)
-        if name == "neg":
-            return [make.negated(inputs[0])]
-        if name in LINEAR:
-            return [make.pointwise(v, "linear") for v in inputs]
-        if name in CURVES:
-            return [make.pointwise(inputs[0], CURVES[name])]
-        if name in OTHER:
-            return [make.pointwise(inputs[0], "other")]
-        if name == "integer_pow":
-            if params["y"] < 0:
-                return [make.inverted(inputs[0])]
-            return [make.pointwise(inputs[0], "other")]
-        if name in BINARY:
-            return [self._binary(name, inputs)]
-        if name == "clamp":
-            value = inputs[1]
-            kept = isinstance(value, Pixels) and value.tag == "relu"
-            return [make.pointwise(value, "linear" if kept else "other")]
-        if name == "select_n":
-            return [self._select(inputs)]
-        if name in REDUCTIONS:
-            axes = params["axes"]
-            return [make.reduce(inputs[0], axes, REDUCTIONS[name])]
-        if name in ALONG or name == "sort":
-            return self._along(name, params, inputs)
-        rule: Callable | None = movement.RULES.get(name) or windows.RULES.get(name)
-        if rule is None:
-            raise Unreadable("an operation without a rule")
-        found = rule(make, eqn, inputs, self.search)
-        return found if isinstance(found, list) else [found]
-
-    def _going_on(self, name: str, params: Any, inputs: list[Value]) -> Value | None:
-        """A reduction over some axes is scaled, or goes on over the others; else None."""
-        value = next(v for v in inputs if isinstance(v, Partial))
-        others = all(v is value or isinstance(v, Constant) for v in inputs)
-        if name in REDUCTIONS and len(inputs) == 1:
-            return self.assembler.reduce(value, params["axes"], REDUCTIONS[name])
-        if name in ("sub", "div") and not others:  # a statistic
-            return self._binary(name, inputs)
-        scaled = name in ("mul", "div") and value is inputs[0] and others
-        return value if name in LINEAR or scaled else None
-
-    def _of_listed(self, eqn: Any, inputs: list[Value]) -> Sequence[Value]:
-        """Different pixels one behind the other: what acts on each alone, or cuts them apart."""
-        name, out = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
-        if name == "concatenate":
-            return [self.assembler.concat(inputs, eqn.params["dimension"], out)]
-        which = next(i for i, v in enumerate(inputs) if isinstance(v, Listed))
-        x = inputs[which]
-        assert isinstance(x, Listed)
-        if any(not isinstance(v, Constant) for i, v in enumerate(inputs) if i != which):
-            raise Unreadable(BESIDE)
-        if name in ("slice", "split"):
-            found = movement.RULES[name](self.assembler, eqn, inputs, self.search)
-            return found if isinstance(found, list) else [found]
-        still = name == "conv_general_dilated" and math.prod(
-            eqn.invars[1].aval.shape[d] for d in eqn.params["dimension_numbers"].rhs_spec[2:]
-        ) == 1  # fmt: skip
-        if not (still or name in (*LINEAR, *CURVES, *OTHER, *BINARY, "neg", "clamp")):
-            raise Unreadable(BESIDE)
-
-        def run(part: Pixels, shape: tuple[int, ...]) -> Value:
-            one = SimpleNamespace(
-                primitive=eqn.primitive, params=eqn.params, invars=eqn.invars,
-                outvars=[SimpleNamespace(aval=SimpleNamespace(shape=shape))],
-            )  # fmt: skip
-            values: list[Value] = [part if i == which else v for i, v in enumerate(inputs)]
-            return self._operation(one, values)[0]
-
-        return [x.mapped(run, out)]
-
-    def _along(self, name: str, params: Any, inputs: list[Value]) -> list[Value]:
-        axis = params.get("axis", params.get("dimension"))
-        for value in inputs:
-            if isinstance(value, Pixels) and any(a.axis >= 0 for a in value.dims[axis]):
-                if name in ALONG:
-                    way = "backward" if params.get("reverse") else "forward"
-                    return [self.assembler.running(value, axis, way)]
-                raise Unreadable("an operation that runs along the whole image")
-        return [self.assembler.pointwise(v, "other") for v in inputs]
-
-    def _binary(self, name: str, inputs: list[Value]) -> Value:
-        make = self.assembler
-        a, b = inputs
-        if not isinstance(a, Constant) and not isinstance(b, Constant):
-            kind = name if name in ("add", "sub", "mul", "div") else "other"
-            return make.merge("add" if name == "add_any" else kind, a, b)
-        first = not isinstance(a, Constant)
-        value, other = (a, b) if first else (b, a)
-        assert isinstance(other, Constant)
-        value = widened(value, other)
-        if name in ("add", "add_any", "sub"):
-            value = make.negated(value) if name == "sub" and not first else value
-            return make.pointwise(value, "linear")
-        if name == "mul" or (name == "div" and first):
-            return make.scaled(value, other, divide=name == "div")
-        if name == "div":
-            return make.inverted(value)
-        if name in ("max", "min", "pow"):
-            return make.pointwise(value, _against(name, value, other))
-        return make.pointwise(value, "other")
-
-    def _select(self, inputs: list[Value]) -> Value:
-        which, *cases = inputs
-        values = [v for v in cases if not isinstance(v, Constant)]
-        make = self.assembler
-        if isinstance(which, Constant):
-            return values[0] if len(values) == 1 else make.merge("select", *values)
-        if isinstance(which, Global):
-            return make.merge("mul", *values, which) if values else which
-        value = make.merge("select", *values) if values else which
-        if isinstance(value, Pixels) and isinstance(which, Pixels) and value.node == which.node:
-            return make.pointwise(value, "other")
-        return make.merge("other", value, which)
+        found = apply(self.assembler, eqn, inputs, self.search)
+        return found if isinstance(found, list) else [found] * len(eqn.outvars)
 
 
 def _alike(body: Any, name: str) -> Iterator[Any]:
@@ -375,20 +213,6 @@ def _within(body: Any, primitive: str) -> bool:
         if eqn.primitive.name == primitive or any(_within(p, primitive) for p in inner):
             return True
     return False
-
-
-def _against(name: str, value: Value, constant: Constant) -> str:
-    """What max, min or pow with a constant does to a map."""
-    known = constant.get() if constant.shape == () or np.prod(constant.shape) == 1 else None
-    number = None if known is None else float(np.ravel(known)[0])
-    if name == "pow":
-        return {0.5: "sqrt", -0.5: "rsqrt"}.get(number or 0.0, "other")
-    if isinstance(value, Global) or (isinstance(value, Pixels) and value.tag in ("stat", "sstat")):
-        return "linear"
-    if name == "max" and number == 0:
-        return "relu"
-    kept = isinstance(value, Pixels) and value.tag == "relu" and name == "min"
-    return "linear" if kept else "other"
 
 
 def _row(rows: Constant, index: int) -> Constant:

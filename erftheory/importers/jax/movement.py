@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from erftheory.importers.build.movement import (
+from erftheory.importers.building.joining import concat
+from erftheory.importers.building.movement import (
     broadcast,
     padded,
     reshaped,
@@ -15,7 +16,7 @@ from erftheory.importers.build.movement import (
     taken,
     transposed,
 )
-from erftheory.importers.build.patches import unfolded
+from erftheory.importers.building.patches import unfolded
 from erftheory.importers.values.constants import lazy
 from erftheory.importers.values.dimensions import CHANNEL, COPY, length, plain, spatial
 from erftheory.importers.values.pixels import Constant, Listed, Pixels
@@ -90,7 +91,7 @@ def _pad(make, eqn, inputs, search):
 
 
 def _concatenate(make, eqn, inputs, search):
-    return make.concat(inputs, eqn.params["dimension"], eqn.outvars[0].aval.shape)
+    return concat(make, inputs, eqn.params["dimension"], eqn.outvars[0].aval.shape)
 
 
 def _stack(make, eqn, inputs, search):
@@ -101,7 +102,7 @@ def _stack(make, eqn, inputs, search):
         elif isinstance(v, Constant):
             v = Constant((*v.shape[:axis], 1, *v.shape[axis:]))
         values.append(v)
-    return make.concat(values, axis, eqn.outvars[0].aval.shape)
+    return concat(make, values, axis, eqn.outvars[0].aval.shape)
 
 
 def _tile(make, eqn, inputs, search):

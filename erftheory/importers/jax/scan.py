@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.whole import turned
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.whole import turned
 from erftheory.importers.values.dimensions import spatial
 from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.windows import contracted, pool, slid_over, slide
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.image import slid_over
+from erftheory.importers.building.products import contracted
+from erftheory.importers.building.windows import pool, slide
 from erftheory.importers.values.dimensions import CHANNEL, Dim, plain
 from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable

@@ -5,32 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-
-from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.building.norms import evaluated, over_last
 from erftheory.importers.values.dimensions import CHANNEL
-from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
-from erftheory.importers.values.refusals import Unreadable
-from erftheory.network.layers import (
-    BatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    Layer,
-    LayerNorm,
-    RMSNorm,
-)
+from erftheory.importers.values.pixels import Global, Pixels
+from erftheory.network.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 
 
 def _batch_norm(make, at, inputs):
     value, scale, _, mean, variance = inputs[:5]
     if isinstance(mean, Global) or isinstance(variance, Global):  # of this very image
         return make.held_norm(value, BatchNorm(), (scale,))
-
-    def get():
-        a, b = scale.get(), variance.get()
-        return None if a is None or b is None else a / np.sqrt(b + at.get("epsilon", 1e-5))
-
-    return make.normalised(value, BatchNorm(), (Constant(scale.shape, get),), True)
+    return evaluated(make, value, scale, variance, at.get("epsilon", 1e-5))
 
 
 def _instance_norm(make, at, inputs):
@@ -61,34 +46,9 @@ def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
         value = inputs[0]
         if not isinstance(value, Pixels):
             return value
-        return layer_norm(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
+        return over_last(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
 
     return rule
-
-
-def layer_norm(make: Assembler, value: Pixels, first: int, layer: Layer, factors: list) -> Value:
-    """Statistics over the dimensions from `first` on, which may hold pixels."""
-    value = _with_blocks(make, value, first)
-    gone = [a for d in value.dims[first:] for a in d]
-    if not any(a.axis >= 0 for a in gone):
-        return make.normalised(value, layer, factors)
-    channels = math.prod(a.size for a in gone if a.axis == CHANNEL)
-    if isinstance(layer, LayerNorm):
-        layer = GroupNorm(value.channels // channels)
-    per_pixel = [c for c in factors if c.entries != channels]
-    return make.held_norm(value, layer, [] if per_pixel else factors)
-
-
-def _with_blocks(make: Assembler, value: Pixels, first: int) -> Pixels:
-    """Channels that hold the pixels of a block (a space to depth) become channels alone."""
-    held = value.dims[first:]
-    pixels = {a.axis for d in held for a in d if a.axis >= 0 and a.size > 1}
-    if not pixels or not all(make.fragment(value, axis, held) for axis in pixels):
-        return value
-    try:
-        return make.settle(value)
-    except Unreadable:  # tokens
-        return value
 
 
 NORMS: dict[str, Callable] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erftheory.importers.build.assemble import Assembler
+from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.values.dimensions import CHANNEL, Dim, plain, spatial
 from erftheory.importers.values.pixels import Constant, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.ends import asked, check_maps, placed, readable
-from erftheory.importers.build.image import Axes, asked_axes, first_window, whole_image
-from erftheory.importers.build.pointwise import HOLD
-from erftheory.importers.build.rules import check_rules, note_unused
-from erftheory.importers.values.pixels import Constant
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.ends import asked, check_maps, readable
+from erftheory.importers.building.image import Axes, image_axes, whole_image
+from erftheory.importers.building.pointwise import HOLD
+from erftheory.importers.building.rules import check_rules
 from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.arguments import one_of
 from erftheory.network.imported import ImportedNetwork
@@ -70,44 +69,23 @@ def from_torch(
     sizes = tuple(examples[0].shape)
 
     def read(axes: Sequence[int], search: bool = False) -> Any:
-        made = read_.Reader(
-            program, Assembler(len(axes), hold), dict(rules or {}), search, wanted
+        made = read_.TorchReader(
+            program, Assembler(len(axes), hold), rules or {}, search, wanted
         )
         try:
             made.run(whole_image(sizes, axes), examples)
         except Unreadable as why:
-            raise Unreadable(f"{why}{readable(made.marks, made.modules, made.unread)}") from None
+            raise why.but(ends=readable(made.marks, made.modules, made.unread)) from None
         return made
 
-    given, named = asked_axes(spatial_axes)
-    axes = first_window(read, len(sizes)) if given is None else given
-    if not 1 <= len(axes) <= 3 or not all(0 <= a < len(sizes) for a in axes):
-        raise ValueError(f"spatial_axes: got {spatial_axes}; takes 1 to 3 dimensions of {sizes}")
+    axes, named = image_axes(spatial_axes, read, sizes)
     made = read(axes)
     if last is None:
         values = dict(zip(_names(program), made.results))
     else:
         values = {name: made.env[node] for name, node in last.items()}
         check_maps(values)
-    return _network(made, values, named)
-
-
-def _network(
-    made: Any, values: Mapping[str, Any], named: tuple[str, ...]
-) -> ImportedNetwork:
-    assembler, outputs = made.assembler, {}
-    for name, value in values.items():
-        if value is not None and not isinstance(value, Constant) and hasattr(value, "node"):
-            outputs[name] = assembler.ended(value)
-    if not outputs:
-        raise ValueError("module: got outputs that do not depend on the image; takes a network")
-    note_unused(assembler, made.rules, made.used)
-    assembler.note_folded()
-    marks = placed(assembler, made.marks)
-    return ImportedNetwork(
-        assembler.ndim, assembler.nodes, outputs, marks, assembler.notes, assembler.weights,
-        assembler.scales, assembler.ideal, named,
-    )  # fmt: skip
+    return made.network(values, named, "module")
 
 
 def _names(program: Any) -> list[str]:

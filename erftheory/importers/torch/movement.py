@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.build import movement
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.patches import unfolded
-from erftheory.importers.onnx.movement import ranked, tile
+from erftheory.importers.building import movement
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.elementwise import ranked
+from erftheory.importers.building.joining import concat
+from erftheory.importers.building.patches import unfolded
 from erftheory.importers.torch.values import constant, listed
 from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
 from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels, Value
@@ -62,8 +63,8 @@ def _expanded(make, out, x, *args, **more):
 
 
 def _repeated(make, out, x, times):
-    times = np.asarray([1] * (len(out) - len(times)) + [int(t) for t in times])
-    return tile(make, {}, [ranked(x, len(out)), Constant(times.shape, lambda: times)])
+    times = [1] * (len(out) - len(times)) + list(times)
+    return movement.tiled(make, ranked(x, len(out)), times)
 
 
 def _interleaved(make, out, x, times, axis=None, output_size=None):
@@ -80,7 +81,7 @@ def _interleaved(make, out, x, times, axis=None, output_size=None):
 def _joined(make, out, values, axis=0):
     # an empty tensor in front is PyTorch's way to start a list
     values = [v for v in values if not (isinstance(v, Constant) and v.shape == (0,))]
-    return make.concat(values, int(axis) % max(len(out), 1), out)
+    return concat(make, values, int(axis) % max(len(out), 1), out)
 
 
 def _stacked(make, out, values, axis=0):
@@ -90,7 +91,7 @@ def _stacked(make, out, values, axis=0):
         if isinstance(v, Constant):
             v = Constant((*v.shape[:axis], 1, *v.shape[axis:]))
         wide.append(_unsqueezed(make, out, v, axis))
-    return make.concat(wide, axis, out)
+    return concat(make, wide, axis, out)
 
 
 def cut(make: Assembler, x: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
@@ -227,7 +228,7 @@ def _rolled(make, out, x, shifts, axes=()):
         shift %= n
         if shift:
             pieces = [cut(make, x, axis, n - shift, n), cut(make, x, axis, 0, n - shift)]
-            x = make.concat(pieces, axis, out)
+            x = concat(make, pieces, axis, out)
     return x
 
 

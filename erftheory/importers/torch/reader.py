@@ -9,21 +9,20 @@ from typing import Any
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.build.rules import keeps_shape, proposed
-from erftheory.importers.build.windows import slid_over
-from erftheory.importers.onnx import rules as onnx_rules
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.image import slid_over
+from erftheory.importers.building.reader import Reader
+from erftheory.importers.building.rules import keeps_shape, proposed
 from erftheory.importers.torch import rules as aten
 from erftheory.importers.torch.movement import VIEWS
 from erftheory.importers.torch.values import Held, computed, flat, held, pixels, shapes
 from erftheory.importers.torch.windows import OVER
 from erftheory.importers.values.pixels import Constant, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable
-from erftheory.network.base import Network
 
 
-class Reader:
-    """Reads a program with an `Assembler`; `marks` are endpoints, `env` values by node.
+class TorchReader(Reader):
+    """Reads a program; `env` are values by node, `results` those of its outputs, in order.
 
     Args:
       rules: the user's, by the name of an operation or of a module's class.
@@ -35,14 +34,10 @@ class Reader:
         self, program: Any, assembler: Assembler, rules: Mapping[str, Any], search: bool = False,
         wanted: set[Any] | None = None,
     ):  # fmt: skip
-        self.program, self.assembler, self.rules = program, assembler, rules
-        self.search, self.wanted = search, wanted
+        super().__init__(assembler, rules, search)
+        self.program, self.wanted = program, wanted
         self.env: dict[Any, Any] = {}
-        self.marks: dict[str, Pixels] = {}
-        self.used: set[str] = set()
-        self.modules: set[str] = set()
         self.results: list[Any] = []
-        self.unread: Sequence[str] = ()  # the modules around an operation that has no reading
         self.done: dict[str, Any] = {}  # calls of modules that the user's rules read, by place
 
     def run(self, image: Pixels, examples: Sequence[Any]) -> None:
@@ -83,11 +78,7 @@ class Reader:
             self.modules.update(places)
             self.assembler.scope = places[-1] if places else outer
             value = self.env[node] = self._node(node, places)
-            for mark in (*places, node.name):
-                if isinstance(value, Pixels):
-                    self.marks[mark] = value
-                elif pixels(value):
-                    self.marks.pop(mark, None)  # a module that ends in no map is no endpoint
+            self.mark((*places, node.name), value)
             self.assembler.scope = outer
         return []
 
@@ -151,7 +142,8 @@ class Reader:
         shown = ", ".join(str(tuple(v.shape)) for v in inside)
         name = ".".join(str(node.target).split(".")[:2])
         advice = self._advice(node, name, pixels((args, kwargs)))
-        return Unreadable(why.why, (name, shown), places[-1] if places else "", advice)
+        place = places[-1] if places else ""
+        return why.but(operation=(name, shown), line=place, advice=advice)
 
     def _advice(self, node: Any, name: str, inside: list[Value]) -> list[str]:
         """Rules that read the operation, or a module around it, the innermost first."""
@@ -245,18 +237,9 @@ class Reader:
     # ---- the user's rules -----------------------------------------------------------------------
 
     def _own(self, rule: Any, inside: list[Value], out: Any) -> Any:
-        if isinstance(rule, Network):
-            if len(inside) != 1 or not isinstance(inside[0], Pixels):
-                raise Unreadable("a network as the rule of an operation on several values")
-            value = self.assembler.flush(self.assembler.settle(inside[0]))
-            found = onnx_rules.described(self.assembler, value, rule)
-        else:
-            found = self.assembler.merge("other", *inside)
         several = isinstance(out, list)
-        if not isinstance(rule, Network) and isinstance(found, Pixels):
-            wanted = out[0] if several else out
-            if found.shape != wanted:
-                raise Unreadable(f"the rule identity between shapes {found.shape} and {wanted}")
+        shape = out[0] if several else out
+        found = self.own(rule, inside, None if -1 in shape else shape)
         return [found] * len(out) if several else found
 
     def _module(self, node: Any) -> tuple[str, str] | None:
@@ -279,7 +262,7 @@ class Reader:
                 self.done[place] = self._own(self.rules[name], values, out)
             except Unreadable as why:
                 shown = ", ".join(str(v.shape) for v in values)
-                raise Unreadable(why.why, (name, shown), names(node)[-1]) from None
+                raise why.but(operation=(name, shown), line=names(node)[-1]) from None
         return self.done[place]
 
     def _bounds(self, graph: Any, within: Callable[[Any], bool]) -> tuple[list, list[Value], Any]:

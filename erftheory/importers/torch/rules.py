@@ -6,31 +6,24 @@ operation's own arguments, positional in the order of ATen's schema.
 
 from __future__ import annotations
 
-import math
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from erftheory.importers.build import windows
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.onnx import rules as onnx_rules
-from erftheory.importers.onnx.norms import layer_norm
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.elementwise import binary, clipped, selected
+from erftheory.importers.building.movement import largest
+from erftheory.importers.building.operation import Operation, read
+from erftheory.importers.building.products import contracted, einsum, matmul, softmax
 from erftheory.importers.torch import movement
 from erftheory.importers.torch import windows as sliding
-from erftheory.importers.torch.values import listed, mapped, pixels, value
+from erftheory.importers.torch.norms import NORMS
+from erftheory.importers.torch.values import flat, listed, pixels, refilled, value
 from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
-from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
-from erftheory.importers.values.refusals import BESIDE, Unreadable
-from erftheory.network.layers import (
-    BatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    Layer,
-    LayerNorm,
-    RMSNorm,
-)
+from erftheory.importers.values.pixels import Constant, Global, Partial, Pixels
+from erftheory.importers.values.refusals import WHOLE, Unreadable
 
 # also of nothing but shapes: their results do not depend on the image
 SHAPES = frozenset((
@@ -58,12 +51,13 @@ OTHER = frozenset((
     "local_response_norm", "logsigmoid", "hardtanh_backward",
 ))  # fmt: skip
 BINARY = {
-    "add": "Add", "sub": "Sub", "subtract": "Sub", "mul": "Mul", "multiply": "Mul", "div": "Div",
-    "divide": "Div", "true_divide": "Div", "maximum": "Max", "minimum": "Min", "max.other": "Max",
-    "min.other": "Min", "pow": "Pow", "remainder": "Mod", "fmod": "Mod", "floor_divide": "Mod",
-    "eq": "Equal", "ne": "Equal", "lt": "Less", "gt": "Greater", "le": "Less", "ge": "Greater",
-    "logical_and": "And", "logical_or": "Or", "logical_xor": "Xor", "bitwise_and": "And",
-    "bitwise_or": "Or", "atan2": "Mod", "float_power": "Pow", "__and__": "And", "__or__": "Or",
+    "add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "div": "div",
+    "divide": "div", "true_divide": "div", "maximum": "max", "minimum": "min", "max.other": "max",
+    "min.other": "min", "pow": "pow", "float_power": "pow",
+    **dict.fromkeys((
+        "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "gt", "le", "ge", "logical_and",
+        "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "atan2", "__and__", "__or__",
+    ), "other"),
 }  # fmt: skip
 # how values go together, and whether a root of them follows
 REDUCTIONS = {
@@ -87,26 +81,31 @@ def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: di
     Raises:
       Unreadable: no rule for it, or none for these arguments.
     """
-    first: Any = args[0] if args else None
-    if any(isinstance(v, Partial) for v in pixels((args, kwargs))):
-        found = _going_on(make, name, out, args, kwargs)
-        if found is not None:
-            return found
-        args, kwargs = mapped(make.opened, args), mapped(make.opened, kwargs)
-        first = args[0] if args else None
-    if any(isinstance(v, Listed) for v in pixels((args, kwargs))):
-        return _of_listed(make, name, full, out, args, kwargs)
+    operator = BINARY.get(full) or BINARY.get(name)
+    kind = "linear" if name in LINEAR else "reduce" if name in REDUCTIONS else PARTS.get(name, "")
+    alone = (
+        name in LINEAR or name in CURVES or name in OTHER or name in ALONE or operator is not None
+        or (name.startswith("conv") and set(args[1].shape[2:]) <= {1})
+    )  # fmt: skip
+
+    def run(values: Sequence[Any], shape: Any) -> Any:
+        given, more = refilled((args, kwargs), iter(values))
+        if operator is not None:
+            return _binary(make, operator, *given, **more)
+        return _operation(make, name, shape, given, more)
+
+    return read(make, Operation(operator or kind, alone, flat((args, kwargs)), run), out)
+
+
+def _operation(make: Assembler, name: str, out: Any, args: Any, kwargs: dict) -> Any:
     if name in LINEAR:
-        return make.pointwise(first, "linear")
+        return make.pointwise(args[0], "linear")
     if name in CURVES:
         if name in NEARLY:
-            make.note(f"{name} taken as {CURVES[name]}", first)
-        return make.pointwise(first, CURVES[name])
+            make.note(f"{name} taken as {CURVES[name]}", args[0])
+        return make.pointwise(args[0], CURVES[name])
     if name in OTHER:
-        return make.pointwise(first, "other")
-    kind = BINARY.get(full) or BINARY.get(name)
-    if kind is not None:
-        return _binary(make, kind, *args, **kwargs)
+        return make.pointwise(args[0], "other")
     if name in REDUCTIONS:
         return _reduced(make, name, out, *args, **kwargs)
     rule = RULES.get(name)
@@ -115,56 +114,22 @@ def apply(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: di
     return rule(make, out, *args, **kwargs)
 
 
-def _going_on(make: Assembler, name: str, out: Any, args: Any, kwargs: dict) -> Any:
-    """A reduction over some axes goes on over the others, or is scaled; else None."""
-    (found, *more) = pixels((args, kwargs))
-    if name in REDUCTIONS and not more:
-        return _reduced(make, name, out, *args, **kwargs)
-    scaled = name in ("mul", "div") and found is args[0] and not more
-    if name in ("sub", "div") and any(isinstance(v, Pixels) for v in (found, *more)):
-        return _binary(make, BINARY[name], *args, **kwargs)  # a statistic
-    return found if name in LINEAR or scaled else None
-
-
-def _of_listed(make: Assembler, name: str, full: str, out: Any, args: Any, kwargs: dict) -> Any:
-    """Different pixels one behind the other: what acts on each alone, or cuts them apart."""
-    x, *rest = args
-    if not isinstance(x, Listed) or len(pixels((args, kwargs))) > 1:
-        if name in ("cat", "concat", "concatenate"):
-            return movement.RULES[name](make, out, *args, **kwargs)
-        raise Unreadable(BESIDE)
-    if name in CUTS:
-        return movement.RULES[name](make, out, x, *rest, **kwargs)
-    alone = (
-        name in LINEAR or name in CURVES or name in OTHER or name in ALONE
-        or (BINARY.get(full) or BINARY.get(name))
-        or (name.startswith("conv") and math.prod(args[1].shape[2:]) == 1)
-    )  # fmt: skip
-    if not alone or isinstance(out, list):
-        raise Unreadable(BESIDE)
-    return x.mapped(lambda v, shape: apply(make, name, full, shape, (v, *rest), kwargs), out)
-
-
 def _binary(make, kind, a, b, *more, alpha=1, **_):
     a, b = value(a), value(b)
     if alpha != 1 and not isinstance(b, Constant):
         b = make.scaled(b, Constant((), lambda: np.asarray(alpha)))
-    return onnx_rules.binary(make, kind, [a, b])
+    return binary(make, kind, [a, b])
 
 
 def _backwards(make, out, a, b, alpha=1):
-    return _binary(make, "Sub", b, a)
+    return _binary(make, "sub", b, a)
 
 
 def _fused(kind: str) -> Callable:
     def rule(make, out, x, a, b, value=1):
-        found = onnx_rules.binary(make, kind, [_value(a), _value(b)])
-        return _binary(make, "Add", x, found)
+        return _binary(make, "add", x, _binary(make, kind, a, b))
 
     return rule
-
-
-_value = value  # where an argument of ATen has that name
 
 
 def _reduced(make, name, out, x, *args, **kwargs):
@@ -186,15 +151,7 @@ def _reduced(make, name, out, x, *args, **kwargs):
 
 
 def _clamped(make, out, x, low=None, high=None):
-    x = value(x)
-    if isinstance(x, Global) or (isinstance(x, Pixels) and x.tag in ("stat", "sstat")):
-        return x
-    if isinstance(low, Constant):
-        known = low.get()
-        low = None if known is None or known.size != 1 else float(known.ravel()[0])
-    if low is None and isinstance(x, Pixels) and x.tag == "relu":
-        return x
-    return make.pointwise(x, "relu" if low == 0 else "other")
+    return clipped(make, value(x), value(low), value(high))
 
 
 def _leaky(make, out, x, slope=0.01):
@@ -223,17 +180,16 @@ def _gated(make, out, x, axis=-1):
     return make.merge("mul", a, make.pointwise(b, "sigmoid"))
 
 
-def _where(make, out, which, a=None, b=None):
-    values = [value(v) for v in (which, a, b)]
-    return onnx_rules.binary(make, "Where", values)
+def _where(make, out, which, *cases):
+    return selected(make, value(which), [value(v) for v in cases])
 
 
 def _masked(make, out, x, mask, fill):
-    return onnx_rules.binary(make, "Where", [value(mask), value(x), value(fill)])
+    return selected(make, value(mask), [value(x), value(fill)])
 
 
 def _softmax(make, out, x, axis, *more, **_):
-    return onnx_rules.softmax(make, {"axis": axis}, [x])
+    return softmax(make, x, [axis])
 
 
 def _running_sum(make, out, x, axis, **_):
@@ -247,19 +203,13 @@ def _along(make, out, x, *args, **kwargs):
     """Sorting: along channels each pixel is alone."""
     axis = args[0] if args and isinstance(args[0], int) else kwargs.get("dim", -1)
     if isinstance(x, Pixels) and spatial(x.dims[axis]):
-        raise Unreadable("an operation that runs along the whole image")
+        raise Unreadable(WHOLE)
     found = make.pointwise(x, "other")
     return [found] * len(out) if isinstance(out, list) else found
 
 
 def _top(make, out, x, k, axis=-1, *more, **_):
-    if not isinstance(x, Pixels):
-        return [x, x]
-    if spatial(x.dims[axis]):
-        raise Unreadable("an operation that runs along the whole image")
-    dims = list(x.dims)
-    dims[axis] = plain(CHANNEL, k)
-    return [make.pointwise(make.select(x, tuple(dims)), "other")] * 2
+    return [largest(make, x, axis, k)] * 2
 
 
 # ---- products -----------------------------------------------------------------------------------
@@ -271,17 +221,17 @@ def _linear(make, out, x, weight, bias=None):
             weight, Constant) else weight  # fmt: skip
         return _product(make, out, x, turned)
     numbers = (([len(x.dims) - 1], [len(weight.shape) - 1]), ([], []))
-    return windows.contracted(make, x, weight, numbers, out)
+    return contracted(make, x, weight, numbers, out)
 
 
 def _product(make, out, a, b):
     if isinstance(a, Constant) and isinstance(b, Global):
         return make.mixed_pixels(b)
-    return onnx_rules.matmul(make, {}, [a, b])
+    return matmul(make, a, b)
 
 
 def _added_product(make, out, bias, a, b, *, beta=1, alpha=1):
-    return _binary(make, "Add", _product(make, out, a, b), bias)
+    return _binary(make, "add", _product(make, out, a, b), bias)
 
 
 def _einsum(make, out, equation, operands, path=None):
@@ -296,7 +246,7 @@ def _einsum(make, out, equation, operands, path=None):
     widest = max((len(x.shape) - len(t.replace("...", "")) for t, x in zip(
         terms.split(","), operands)), default=0)  # fmt: skip
     result = result.replace("...", "".join(free[:widest][::-1]))
-    return onnx_rules.einsum(make, {"equation": f"{','.join(labels)}->{result}"}, list(operands))
+    return einsum(make, f"{','.join(labels)}->{result}", operands)
 
 
 def _attention(make, out, q, k, v, mask=None, dropout=0.0, is_causal=False, **more):
@@ -307,9 +257,9 @@ def _attention(make, out, q, k, v, mask=None, dropout=0.0, is_causal=False, **mo
     r = len(out)
     batch = list(range(r - 2))
     scores = (*out[:-1], k.shape[-2])
-    a = windows.contracted(make, q, k, (([r - 1], [r - 1]), (batch, batch)), scores)
-    a = onnx_rules.softmax(make, {"axis": -1}, [a])
-    return windows.contracted(make, a, v, (([r - 1], [r - 2]), (batch, batch)), out)
+    a = contracted(make, q, k, (([r - 1], [r - 1]), (batch, batch)), scores)
+    a = softmax(make, a, [-1])
+    return contracted(make, a, v, (([r - 1], [r - 2]), (batch, batch)), out)
 
 
 def _recurrent(make, out, x, states, params, biases, layers, dropout, train, both, first=False):
@@ -332,70 +282,22 @@ def runs_along(shape: Sequence[int], first: bool) -> int:
     return int(first) if len(shape) == 3 else 0
 
 
-# ---- normalisations -----------------------------------------------------------------------------
-
-
-def _batch_norm(make, out, x, weight, bias, mean, variance, training, momentum, eps, *more):
-    found: Value
-    factors = () if weight is None else (weight,)
-    if mean is None or training:
-        found = make.held_norm(x, BatchNorm(), factors)
-    else:
-        found = _running(make, x, weight, variance, eps)
-    return [found] * len(out) if isinstance(out, list) else found
-
-
-def _without_training(make, out, x, weight, bias, mean, variance, momentum, eps):
-    return [_running(make, x, weight, variance, eps)] * len(out)
-
-
-def _running(make, x, weight, variance, eps) -> Value:
-    """Batch normalisation in evaluation mode."""
-    def get():
-        a, b = (1.0 if weight is None else weight.get()), variance.get()
-        return None if a is None or b is None else a / np.sqrt(b + eps)
-
-    return make.normalised(x, BatchNorm(), (Constant(variance.shape, get),), True)
-
-
-def _instance_norm(make, out, x, weight, bias, mean, variance, by_input, momentum, eps, *more):
-    if not by_input:
-        return _running(make, x, weight, variance, eps)
-    return make.held_norm(x, InstanceNorm(), () if weight is None else (weight,))
-
-
-def _group_norm(make, out, x, groups, weight=None, bias=None, *more):
-    return make.held_norm(x, GroupNorm(groups), () if weight is None else (weight,))
-
-
-def _native_group_norm(make, out, x, weight, bias, n, c, pixels, groups, eps):
-    return [_group_norm(make, out, x, groups, weight)] * len(out)
-
-
-def _over_last(layer: Callable[[], Layer]) -> Callable:
-    def rule(make, out, x, shape, weight=None, *more):
-        make.normal = True
-        if not isinstance(x, Pixels):
-            return x
-        factors = [] if weight is None else [weight]
-        found = layer_norm(make, x, len(x.dims) - len(shape), layer(), factors)
-        return [found] * len(out) if isinstance(out, list) else found
-
-    return rule
-
-
 # further operations of each pixel alone
 ALONE = ("batch_norm", "leaky_relu", "prelu", "elu", "gelu", "clamp", "clip", "hardtanh")
-CUTS = ("split", "split_with_sizes", "chunk", "slice", "narrow")
+PARTS = {
+    **dict.fromkeys(("cat", "concat", "concatenate"), "concat"),
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "slice", "narrow"), "cut"),
+}
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 RULES: dict[str, Callable] = {
     **movement.RULES,
     **sliding.RULES,
+    **NORMS,
     "neg": lambda make, out, x: make.negated(x),
     "reciprocal": lambda make, out, x: make.inverted(x),
     "rsub": _backwards,
-    "addcmul": _fused("Mul"),
-    "addcdiv": _fused("Div"),
+    "addcmul": _fused("mul"),
+    "addcdiv": _fused("div"),
     "lerp": lambda make, out, a, b, weight: make.merge("add", *pixels((a, b))),
     "clamp": _clamped, "clip": _clamped, "clamp_min": _clamped,
     "clamp_max": lambda make, out, x, high: _clamped(make, out, x, None, high),
@@ -411,9 +313,4 @@ RULES: dict[str, Callable] = {
     "addmm": _added_product, "baddbmm": _added_product, "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(RECURRENT, _recurrent),
-    "batch_norm": _batch_norm, "native_batch_norm": _batch_norm, "instance_norm": _instance_norm,
-    "_native_batch_norm_legit_no_training": _without_training,
-    "group_norm": _group_norm, "native_group_norm": _native_group_norm,
-    "layer_norm": _over_last(LayerNorm), "native_layer_norm": _over_last(LayerNorm),
-    "rms_norm": _over_last(RMSNorm), "_fused_rms_norm": _over_last(RMSNorm),
 }  # fmt: skip

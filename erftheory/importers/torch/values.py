@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from erftheory.importers.building.operation import depending
 from erftheory.importers.values.constants import LARGEST
-from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value
+from erftheory.importers.values.pixels import Constant, Value
 from erftheory.importers.values.refusals import Unreadable
 
 # operations that keep a factor of a normalisation one, by name
@@ -125,18 +126,18 @@ def flat(args: Any) -> list[Any]:
     return [args]
 
 
-def mapped(function: Callable[[Partial], Any], args: Any) -> Any:
-    """Arguments with a function of every `Partial` in its place."""
+def refilled(args: Any, values: Iterator[Any]) -> Any:
+    """Arguments of the same form with other entries, in the order of `flat`."""
     if isinstance(args, (list, tuple)):
-        return type(args)(mapped(function, a) for a in args)
+        return type(args)(refilled(a, values) for a in args)
     if isinstance(args, dict):
-        return {k: mapped(function, v) for k, v in args.items()}
-    return function(args) if isinstance(args, Partial) else args
+        return {k: refilled(v, values) for k, v in args.items()}
+    return next(values)
 
 
 def pixels(args: Any) -> list[Value]:
     """The arguments that depend on the image."""
-    return [a for a in flat(args) if isinstance(a, Pixels | Global | Partial | Listed)]
+    return depending(flat(args))
 
 
 def _root(name: str, inputs: Sequence[Constant], args: Sequence[Any]) -> str:

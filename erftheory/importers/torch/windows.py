@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from erftheory.importers.build import movement, windows
-from erftheory.importers.build.patches import unfolded
-from erftheory.importers.onnx import rules as onnx_rules
-from erftheory.importers.onnx.movement import resized
+from erftheory.importers.building import movement, windows
+from erftheory.importers.building.layers import Window, conv, pooled, transposed
+from erftheory.importers.building.patches import unfolded
+from erftheory.importers.building.resizing import resize, resized
 from erftheory.importers.torch.values import integers, value
 from erftheory.importers.values.dimensions import plain, spatial
 from erftheory.importers.values.pixels import Constant, Partial, Pixels, Value
@@ -33,19 +34,15 @@ def batched(rule: Callable, axes: int) -> Callable:
 
 def _convolution(n: int) -> Callable:
     def rule(make, out, image, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-        dilation = integers(dilation, n)
-        kernel = weight.shape[2:]
+        kernel, dilation = weight.shape[2:], integers(dilation, n)
         if isinstance(padding, str):
-            spans = [d * (k - 1) for d, k in zip(dilation, kernel)]
-            low = [s // 2 if padding == "same" else 0 for s in spans]
-            high = [s - b if padding == "same" else 0 for s, b in zip(spans, low)]
+            spans = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel)]
+            pads = [(s // 2, s - s // 2) for s in spans]
         else:
-            low = high = integers(padding, n)
-        at = {
-            "strides": integers(stride, n), "pads": [*low, *high], "dilations": dilation,
-            "group": groups,
-        }  # fmt: skip
-        return onnx_rules.conv(make, at, [image, weight, value(bias)])
+            pads = [(p, p) for p in integers(padding, n)]
+        make.biased |= bias is not None
+        window = Window(kernel, integers(stride, n), dilation, pads)
+        return conv(make, image, weight, window, groups)
 
     return rule
 
@@ -55,14 +52,10 @@ def _transposed(n: int) -> Callable:
         make, out, image, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
         dilation=1,
     ):  # fmt: skip
-        pads = integers(padding, n)
-        at = {
-            "strides": integers(stride, n), "pads": [*pads, *pads], "group": groups,
-            "dilations": integers(dilation, n), "output_padding": integers(output_padding, n),
-        }  # fmt: skip
-        if not isinstance(weight, Constant):
-            return make.mixed_pixels(image, weight)
-        return onnx_rules.conv_transpose(make, at, [image, weight, value(bias)])
+        make.biased |= bias is not None
+        pads = [(p, p) for p in integers(padding, n)]
+        window = Window(weight.shape[2:], integers(stride, n), integers(dilation, n), pads)
+        return transposed(make, image, weight, window, integers(output_padding, n), groups)
 
     return rule
 
@@ -77,15 +70,17 @@ def _either(
     return _convolution(n)(make, out, image, weight, bias, stride, padding, dilation, groups)
 
 
+def _pool(n: int, kernel, stride, padding, dilation, ceil: bool) -> Window:
+    pads = [(p, p) for p in integers(padding, n)]
+    steps = integers(stride or kernel, n)
+    return Window(integers(kernel, n), steps, integers(dilation, n), pads, ceil)
+
+
 def _max_pool(n: int) -> Callable:
     def rule(make, out, image, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
-        pads = integers(padding, n)
-        at = {
-            "kernel_shape": integers(kernel, n), "strides": integers(stride or kernel, n),
-            "pads": [*pads, *pads], "dilations": integers(dilation, n), "ceil_mode": ceil_mode,
-        }  # fmt: skip
-        found = onnx_rules.pool("MaxPool", "max")(make, at, [image])
-        return found if isinstance(found, list) and isinstance(out, list) else _one(found)
+        window = _pool(n, kernel, stride, padding, dilation, ceil_mode)
+        found = pooled(make, image, window, "max")
+        return [found, Constant(found.shape)] if isinstance(out, list) else found
 
     return rule
 
@@ -95,22 +90,13 @@ def _average_pool(n: int) -> Callable:
         make, out, image, kernel, stride=(), padding=0, ceil_mode=False, count_include_pad=True,
         divisor_override=None,
     ):  # fmt: skip
-        pads = integers(padding, n)
-        at = {
-            "kernel_shape": integers(kernel, n), "strides": integers(stride or kernel, n),
-            "pads": [*pads, *pads], "ceil_mode": ceil_mode, "count_include_pad": count_include_pad,
-        }  # fmt: skip
-        found = _one(onnx_rules.pool("AveragePool", "mean")(make, at, [image]))
+        window = _pool(n, kernel, stride, padding, 1, ceil_mode)
+        found = pooled(make, image, window, "mean", count_include_pad)
         if divisor_override:
-            factor = np.asarray(np.prod(integers(kernel, n)) / divisor_override)
-            return make.scaled(found, Constant((), lambda: factor))
+            return make.scaled(found, value(math.prod(window.kernel) / divisor_override))
         return found
 
     return rule
-
-
-def _one(found: Any) -> Any:
-    return found[0] if isinstance(found, list) else found
 
 
 # ---- pools of a given size ----------------------------------------------------------------------
@@ -162,7 +148,7 @@ def _uneven(make, image: Pixels, place: int, m: int, kind: str) -> Pixels:
         first, end = o * n // m, -(-(o + 1) * n // m)
         matrix[o, first:end] = 1 / (end - first)
     axis = image.dims[place][0].axis
-    return windows.resize(make, image, axis, matrix, "adaptive pool", whole=True)
+    return resize(make, image, axis, matrix, "adaptive pool", whole=True)
 
 
 # ---- resizes ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.importers.values.pixels import Constant
+from erftheory.importers.values.refusals import Unreadable
 
 LARGEST = 1 << 25  # entries up to which a value is worth computing
 
@@ -20,6 +21,18 @@ def given(value: Any) -> Constant:
     if hasattr(value, "shape") and not hasattr(value, "__array__"):
         return Constant(shape)
     return Constant(shape, partial(np.asarray, value))
+
+
+def known(value: Any, name: str) -> np.ndarray:
+    """What a value is.
+
+    Raises:
+      Unreadable: it depends on the image, or cannot be computed.
+    """
+    found = value.get() if isinstance(value, Constant) else None
+    if found is None:
+        raise Unreadable(f"{name} that depends on the image")
+    return np.asarray(found)
 
 
 def lazy(shape: tuple[int, ...], compute: Callable[[], np.ndarray | None]) -> Constant:

@@ -8,15 +8,15 @@ from functools import partial
 
 import numpy as np
 
-from erftheory.importers.build import windows
-from erftheory.importers.build.assemble import Assembler
-from erftheory.importers.values.constants import lazy
-from erftheory.importers.build.patches import folded, picked
-from erftheory.importers.build.patches import unfolded
-from erftheory.importers.build.resample import selection
+from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.joining import concat
+from erftheory.importers.building.patches import folded, picked
+from erftheory.importers.building.resample import selection
+from erftheory.importers.building.resizing import resize
+from erftheory.importers.building.windows import slide
 from erftheory.importers.values.dimensions import CHANNEL, COPY, length, plain, reshape, spatial
 from erftheory.importers.values.pixels import Constant, Listed, Pixels, Value
-from erftheory.importers.values.refusals import BESIDE, MIRRORED, Unreadable
+from erftheory.importers.values.refusals import BESIDE, MIRRORED, WHOLE, Unreadable
 
 
 def reshaped(make: Assembler, value: Value, shape: Sequence[int]) -> Value:
@@ -128,7 +128,7 @@ def _split(
     skip(limit)
     if len(pieces) == 1:
         return pieces[0]
-    return make.concat(pieces, axis, [length(d) for d in dims])
+    return concat(make, pieces, axis, [length(d) for d in dims])
 
 
 def padded(
@@ -156,7 +156,7 @@ def padded(
         sizes = {i: shape[i] for i in along}
         count = value.channels
         ones = partial(np.ones, (count, 1, *[1] * len(rows)))
-        return windows.slide(make, value, rows, sizes, count, count, ones)
+        return slide(make, value, rows, sizes, count, count, ones)
     n = make.ndim
     before, after = [0] * n, [0] * n
     sizes = [value.size(a) for a in range(n)]
@@ -207,7 +207,7 @@ def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
         raise Unreadable("pixels picked by indices that are not known")
     places = np.asarray(known).astype(int)
     places = np.where(places < 0, places + atom.size, places)
-    return windows.resize(make, value, atom.axis, selection(places, atom.size))
+    return resize(make, value, atom.axis, selection(places, atom.size))
 
 
 
@@ -240,3 +240,28 @@ def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
 
 
 
+
+
+def tiled(make: Assembler, value: Value, times: Sequence[int]) -> Value:
+    """A value beside itself, so many times along each dimension."""
+    if not isinstance(value, Pixels):
+        return value
+    dims = []
+    for dim, n in zip(value.dims, map(int, times)):
+        if n > 1 and spatial(dim):
+            raise Unreadable("an image repeated beside itself")
+        if n > 1:
+            dim = plain(CHANNEL, length(dim) * n) if dim else plain(COPY, n)
+        dims.append(dim)
+    return make.select(value, tuple(dims))
+
+
+def largest(make: Assembler, value: Value, axis: int, count: int) -> Value:
+    """So many of the entries along a dimension, by their size."""
+    if isinstance(value, Pixels):
+        if spatial(value.dims[axis]):
+            raise Unreadable(WHOLE)
+        dims = list(value.dims)
+        dims[axis] = plain(CHANNEL, count)
+        value = make.select(value, tuple(dims))
+    return make.pointwise(value, "other")

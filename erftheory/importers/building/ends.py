@@ -43,7 +43,7 @@ def placed(assembler: Any, marks: Mapping[str, Pixels]) -> dict[str, int]:
 
 def readable(
     marks: Mapping[str, Pixels], modules: Collection[str], within: Collection[str]
-) -> str:
+) -> list[str]:
     """The last maps that were read before an operation that could not be, `within` modules that
     have no end yet: names of modules, or where there are none of operations."""
     marks = {name: mark for name, mark in marks.items() if name not in within}
@@ -52,5 +52,4 @@ def readable(
     for name, node in ((name, mark.node) for name, mark in marks.items()):
         if node > 0 and (plainly or name in modules):
             last[node] = name
-    names = [last[node] for node in sorted(last)[-OFFERED:]]
-    return f"; the last maps that can be read are outputs={names}" if names else ""
+    return [last[node] for node in sorted(last)[-OFFERED:]]

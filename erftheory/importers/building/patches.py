@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from erftheory.importers.build.pointwise import Pointwise
+from erftheory.importers.building.pointwise import Pointwise
 from erftheory.importers.values.dimensions import CHANNEL, Atom, join, length, plain
 from erftheory.importers.values.pixels import Constant, Pixels
 from erftheory.importers.values.refusals import TOKENS, Unreadable

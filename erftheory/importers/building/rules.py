@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from erftheory.importers.build.pointwise import Pointwise
+from erftheory.importers.building.pointwise import Pointwise
 from erftheory.importers.values.pixels import Pixels
 from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.base import Network

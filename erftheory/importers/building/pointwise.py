@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.values.dimensions import COPY, Dim, length, plain, spatial, unite
 from erftheory.importers.values.factors import (
     STATISTICS,
     along_pixels,
@@ -22,8 +23,16 @@ from erftheory.importers.values.factors import (
     norm_of,
     typical,
 )
-from erftheory.importers.values.dimensions import COPY, Dim, length, plain, spatial, unite
-from erftheory.importers.values.pixels import Constant, Global, Listed, Normed, Partial, Pixels, Value, mirrored
+from erftheory.importers.values.pixels import (
+    Constant,
+    Global,
+    Listed,
+    Normed,
+    Partial,
+    Pixels,
+    Value,
+    mirrored,
+)
 from erftheory.importers.values.refusals import BESIDE, Unreadable
 from erftheory.network.activations import LEAKY, leaky
 from erftheory.network.endless import Along, GlobalAvgPool

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from erftheory.importers.build.pointwise import Pointwise
+from erftheory.importers.building.pointwise import Pointwise
 from erftheory.importers.values.dimensions import CHANNEL, Dim, plain, spatial
 from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable

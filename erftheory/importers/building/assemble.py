@@ -12,16 +12,31 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.building.patches import blocked
+from erftheory.importers.building.pointwise import Own, known
+from erftheory.importers.building.whole import WholeAxes
+from erftheory.importers.values.dimensions import (
+    BATCH,
+    CHANNEL,
+    COPY,
+    Atom,
+    Dim,
+    join,
+    plain,
+    spatial,
+)
 from erftheory.importers.values.factors import STATISTICS
-from erftheory.importers.build.patches import blocked, folded
-from erftheory.importers.build.pointwise import Own, known
-from erftheory.importers.values.dimensions import BATCH, CHANNEL, COPY, Atom, Dim, join, plain, spatial, unite
-from erftheory.importers.values.pixels import Constant, Global, Listed, Partial, Pixels, Value, mirrored, without_ends
+from erftheory.importers.values.pixels import (
+    Global,
+    Partial,
+    Pixels,
+    Value,
+    mirrored,
+    without_ends,
+)
 from erftheory.importers.values.refusals import MIRRORED, TOKENS, Unreadable
-from erftheory.importers.build.whole import ATTENTION, WholeAxes
-from erftheory.network.endless import Along, GlobalAvgPool
-from erftheory.network.graph import Concat, Op, Sum
-from erftheory.network.imported import OWN_PAD, OWN_PIXELS, Channels, Spatial
+from erftheory.network.graph import Op
+from erftheory.network.imported import OWN_PAD, Channels, Spatial
 from erftheory.network.kernel import Kernel
 from erftheory.network.layers import BatchNorm, Conv, ConvTranspose, GroupNorm, InstanceNorm, Step
 
@@ -271,141 +286,9 @@ class Assembler(WholeAxes):
         )  # fmt: skip
         return Pixels(self.add(op, pixels.node), pixels.dims)
 
-    # ---- joining ----------------------------------------------------------------------------
-
-    def concat(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Value:
-        values = [self.opened(v) if isinstance(v, Partial) else v for v in values]
-        if any(isinstance(v, Listed) for v in values):
-            return self._listed(values, axis)
-        maps = [v for v in values if isinstance(v, Pixels)]
-        if not maps:
-            if any(isinstance(v, Global) for v in values):
-                first = next(v for v in values if isinstance(v, Global))
-                mixed = any(isinstance(v, Global) and v.mixed for v in values)
-                return replace(first, mixed=mixed)
-            return Constant(tuple(shape))
-        if any(folded(s, axis) for s in maps):
-            values = [self.settle(v) if isinstance(v, Pixels) else v for v in values]
-            maps = [v for v in values if isinstance(v, Pixels)]
-        if any(spatial(s.dims[axis]) for s in maps):
-            return self._beside(values, axis, shape)
-        flat = []
-        for v in values:
-            if isinstance(v, Global):
-                base = self.flush(maps[0])
-                if self.hold == "global":
-                    self.note("a mean over the image held constant", base)
-                    continue
-                self.note("a path through a mean over the image: the receptive field is unbounded")
-                v = Pixels(self.add(GlobalAvgPool(), base.node), base.dims)
-            if isinstance(v, Pixels):
-                flat.append(self.flush(self.settle(v)))
-        rest = unite([[d for i, d in enumerate(s.dims) if i != axis] for s in flat])
-        dims = (*rest[:axis], plain(CHANNEL, shape[axis]), *rest[axis:])
-        if len(flat) == 1:
-            return self.select(flat[0], dims)
-        node = self.add(Concat(), *(s.node for s in flat))
-        parts, start = [], 0
-        for v in values:
-            size = v.shape[axis] if not isinstance(v, Global) else 0
-            if isinstance(v, Pixels):
-                parts.append((start, start + size, v))
-            start += size
-        plainly = all(sum(a.axis == CHANNEL for d in s.dims for a in d) <= 1 for s in flat)
-        return Pixels(node, dims, parts=tuple(parts) if plainly else ())
-
-    def _beside(self, values: Sequence[Value], axis: int, shape: Sequence[int]) -> Value:
-        """Pieces along an axis of the image: padding by constants or by the image's own rim."""
-        values = [self.flush(v) if isinstance(v, Pixels) else v for v in values]
-        sizes = [0 if isinstance(v, Global) else v.shape[axis] for v in values]
-        maps = [(v.shape[axis], i) for i, v in enumerate(values) if isinstance(v, Pixels)]
-        _, main = max(maps, key=lambda pair: (pair[0], -pair[1]))
-        body = values[main]
-        assert isinstance(body, Pixels)
-        root = self._origin(body.node)
-        if any(isinstance(v, Pixels) and self._origin(v.node) != root for v in values):
-            return self._listed(values, axis)
-        if body.flipped:
-            raise Unreadable(MIRRORED)
-        if len(maps) > 1:
-            self.note(OWN_PIXELS)
-        place = body.dims[axis]
-        if len(place) != 1 and len(maps) == 1 and all(x.axis >= 0 for x in place):
-            self.note("tokens beside the image's pixels (a class token), read as seeing all of it")
-            return Global(body.node, mixed=True, label=ATTENTION)
-        if len(place) != 1:
-            raise Unreadable("a concatenation of pixels that are listed in one dimension (tokens)")
-        a, before, after = place[0].axis, [0] * self.ndim, [0] * self.ndim
-        before[a], after[a] = sum(sizes[:main]), sum(sizes[main + 1 :])
-        grown = [body.size(i) for i in range(self.ndim)]
-        grown[a] = shape[axis]
-        return self.moved(body, before, after, (1,) * self.ndim, grown, len(maps) > 1)
-
-    def _listed(self, values: Sequence[Value], axis: int) -> Value:
-        """Pixels of different maps one behind the other."""
-        parts: list[Pixels] = []
-        for v in values:
-            if isinstance(v, Listed) and v.place == axis:
-                parts.extend(v.parts)
-            elif isinstance(v, Pixels):
-                parts.append(replace(v, parts=()))
-            else:
-                raise Unreadable("a concatenation of different values along the image")
-        return Listed(axis, tuple(parts))
-
-    def _origin(self, node: int) -> int:
-        """The node whose pixels this one shows, cut or padded."""
-        op = self.nodes[node].op
-        while isinstance(op, Spatial) and op.rule.kernel.trivial and not op.rule.up:
-            node = self.nodes[node].inputs[0]
-            op = self.nodes[node].op
-        return node
-
-    def attention(self, a: Pixels, b: Pixels, numbers) -> Value:
-        """A contraction of pixels with pixels: within blocks where blocks are its batch, else
-        over the whole image."""
-        (left, right), (left_batch, right_batch) = numbers
-        if self.jump(a.node) != self.jump(b.node):  # windows that overlap beside blocks
-            a, b = (blocked(self, v) if _in_blocks(v) else v for v in (a, b))
-            if self.jump(a.node) != self.jump(b.node):
-                return self.mixed_pixels(a, b)
-        block, whole = [1] * self.ndim, set()
-        for pixels, batch in ((a, left_batch), (b, right_batch)):
-            inner = [d for i, d in enumerate(pixels.dims) if i not in batch]
-            axes = {x.axis for d in inner for x in d if x.axis >= 0 and x.size > 1}
-            whole |= {axis for axis in axes if not self.fragment(pixels, axis, inner)}
-            for axis in axes:
-                size = math.prod(x.size for d in inner for x in d if x.axis == axis)
-                block[axis] = max(block[axis], size)
-        alone = all(
-            x.axis in whole or x.size == 1 for s in (a, b) for d in s.dims for x in d if x.axis >= 0
-        )
-        if whole and (alone or self.hold == "global"):
-            return self.mixed_pixels(a, b)
-        block = [1 if axis in whole else size for axis, size in enumerate(block)]
-        a, b = self.flush(a), self.flush(b)
-        node = a.node if a.node == b.node else self.add(Sum(None, None), a.node, b.node)
-        size, nothing, ones = tuple(block), (0,) * self.ndim, (1,) * self.ndim
-        down = Step(Kernel(size), size, ones, nothing, nothing, kind="routing")
-        up = Step(Kernel(size), size, ones, nothing, nothing, up=True, kind="routing")
-        if max(block) > 1:
-            node = self.add(Spatial("all of a window", down), node)
-            node = self.add(Spatial("to all of a window", up), node)
-        if whole:
-            axes = tuple(sorted(whole))
-            node = self.along(node, axes, (), Along(ATTENTION, axes)).node
-        heads = [a.dims[i] for i in left_batch]
-        rest = [d for i, d in enumerate(a.dims) if i not in (*left, *left_batch)]
-        more = [d for i, d in enumerate(b.dims) if i not in (*right, *right_batch)]
-        if any(spatial(d) for d in rest):  # keys: pixels of the window that each query has in it
-            more = [_as_channels(d) for d in more]
-        return Pixels(node, (*heads, *rest, *more))
 
 
 
-def _in_blocks(pixels: Pixels) -> bool:
-    """Whether places within the blocks of some axis have a dimension of their own."""
-    return any(a.axis >= 0 and a.step > 1 for d in pixels.dims for a in d)
 
 
 def _of_one_tap(own: Own, ndim: int) -> np.ndarray | None:
@@ -415,10 +298,6 @@ def _of_one_tap(own: Own, ndim: int) -> np.ndarray | None:
 
 def _short(values: tuple[int, ...]) -> int | tuple[int, ...]:
     return 1 if max(values) == 1 else values
-
-
-def _as_channels(dim: Dim) -> Dim:
-    return join([Atom(CHANNEL, 1, a.size) for a in dim])
 
 
 def _blocks(own: Own, atoms: Sequence[Atom], ndim: int) -> np.ndarray | None:
