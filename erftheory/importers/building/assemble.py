@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
+from erftheory.importers.building.draft import Own
 from erftheory.importers.building.patches import blocked
-from erftheory.importers.building.pointwise import Own, known
+from erftheory.importers.building.pointwise import known
 from erftheory.importers.building.whole import WholeAxes
 from erftheory.importers.values.dimensions import (
     BATCH,

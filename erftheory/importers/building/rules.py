@@ -37,12 +37,12 @@ def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None
 
     A shape that is not known is not compared.
     """
-    found = []
+    found, read = [], False
     for rule, shown, where in (
         ("identity", '"identity"', "where it acts on each pixel alone"),
         *((Conv(3, k), f"Conv(3{f', {k}' * (k > 1)})", READS) for k in (1, 2, 4)),
     ):
-        if where == READS and any(READS in text for text in found):
+        if where == READS and read:
             continue
         try:
             value = apply(rule)
@@ -51,6 +51,7 @@ def proposed(name: str, apply: Callable[[Any], Any], shape: Sequence[int] | None
         value = value[0] if isinstance(value, list) else value
         same = isinstance(value, Pixels) and (shape is None or value.shape == tuple(shape))
         if same or not isinstance(value, Pixels):
+            read = where == READS
             found.append(f"rules={{{name!r}: {shown}}} {where}")
     return found
 

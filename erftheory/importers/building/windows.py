@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from erftheory.importers.building.assemble import Assembler
-from erftheory.importers.building.pointwise import Own
+from erftheory.importers.building.draft import Own
 from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
 from erftheory.importers.values.pixels import Pixels
 from erftheory.network.kernel import Kernel

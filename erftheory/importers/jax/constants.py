@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from erftheory.importers.values.constants import LARGEST, lazy
+from erftheory.importers.values.constants import LARGEST, lazy, root_of
 from erftheory.importers.values.pixels import Constant
 
 
@@ -58,23 +58,17 @@ def _rooted(eqn: Any, inputs: Sequence[Constant], shape: tuple[int, ...]) -> tup
     """`root` and `entries` of an equation's result."""
     name, params = eqn.primitive.name, eqn.params
     plainly = math.prod(shape) if shape else 0
-    first = inputs[0] if inputs else None
-    if first is None:
-        return "", plainly
-    if name in ("sqrt", "rsqrt"):
-        return (name if first.entries else ""), first.entries
     if name in _PASSED:
-        roots = [c.root for c in inputs]
-        root = next(filter(None, roots), "")
-        if name == "div" and not roots[0] and roots[1] == "sqrt":
-            root = "rsqrt"
+        root = root_of("div" if name == "div" else "kept", inputs)
         return root, min(plainly, max(c.entries for c in inputs))
-    if name == "integer_pow" and params["y"] == -1 and first.root == "sqrt":
-        return "rsqrt", first.entries
-    if name == "pow" and first.entries and len(inputs) > 1 and not inputs[1].entries:
+    if name in ("sqrt", "rsqrt"):
+        return root_of(name, inputs), inputs[0].entries
+    if name == "integer_pow" and params["y"] == -1 and inputs[0].root == "sqrt":
+        return "rsqrt", inputs[0].entries
+    if name == "pow" and inputs[0].entries and not inputs[1].entries:
         known = inputs[1].get()
         power = None if known is None else float(np.ravel(known)[0])
-        return {0.5: "sqrt", -0.5: "rsqrt"}.get(power or 0.0, ""), first.entries
+        return root_of(name, inputs, power), inputs[0].entries
     return "", plainly
 
 

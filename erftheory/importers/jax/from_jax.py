@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.draft import HOLD
 from erftheory.importers.building.image import Axes, image_axes, whole_image
-from erftheory.importers.building.pointwise import HOLD
 from erftheory.importers.building.rules import check_rules
 from erftheory.importers.jax.jaxpr import JaxReader
 from erftheory.importers.values.constants import given

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.draft import HOLD
 from erftheory.importers.building.ends import asked, check_maps, readable
 from erftheory.importers.building.image import Axes, image_axes, whole_image
-from erftheory.importers.building.pointwise import HOLD
 from erftheory.importers.building.rules import check_rules
 from erftheory.importers.onnx.reader import OnnxReader, ends, needed
 from erftheory.importers.values.refusals import Unreadable

@@ -10,9 +10,9 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from erftheory.importers.building.assemble import Assembler
+from erftheory.importers.building.draft import HOLD
 from erftheory.importers.building.ends import asked, check_maps, readable
 from erftheory.importers.building.image import Axes, image_axes, whole_image
-from erftheory.importers.building.pointwise import HOLD
 from erftheory.importers.building.rules import check_rules
 from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.arguments import one_of

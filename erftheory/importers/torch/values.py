@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from erftheory.importers.building.operation import depending
-from erftheory.importers.values.constants import LARGEST
+from erftheory.importers.values.constants import LARGEST, root_of
 from erftheory.importers.values.pixels import Constant, Value
 from erftheory.importers.values.refusals import Unreadable
 
 # operations that keep a factor of a normalisation one, by name
 _PASSED = frozenset((
-    "mul", "add", "sub", "div", "view", "reshape", "unsqueeze", "squeeze", "expand", "to", "clone",
+    "mul", "add", "sub", "view", "reshape", "unsqueeze", "squeeze", "expand", "to", "clone",
     "detach", "contiguous", "lift_fresh_copy", "permute", "clamp", "clamp_min", "type_as", "alias",
     "flatten", "unflatten",
 ))  # fmt: skip
@@ -84,7 +84,7 @@ def computed(target: Any, args: Any, kwargs: Any, val: Any, name: str) -> Any:
         shape = shapes(val)
         found = run() if -1 in shape else None  # the entries of a mask
         result = Held(shape if found is None else tuple(found.shape), run)
-        result.root = _root(name, [a for a in args if isinstance(a, Constant)], args)
+        result.root = _root(name, args)
         return result
     if isinstance(val, (tuple, list)):
         return [
@@ -140,24 +140,12 @@ def pixels(args: Any) -> list[Value]:
     return depending(flat(args))
 
 
-def _root(name: str, inputs: Sequence[Constant], args: Sequence[Any]) -> str:
+def _root(name: str, args: Sequence[Any]) -> str:
     """`Constant.root` of a result."""
-    first = inputs[0] if inputs else None
-    if first is None:
-        return ""
-    if name in ("sqrt", "rsqrt"):
-        return name if first.entries else ""
-    if name == "reciprocal":
-        return "rsqrt" if first.root == "sqrt" else ""
-    if name == "pow" and first.entries:
-        power = args[1] if len(args) > 1 else None
-        return {0.5: "sqrt", -0.5: "rsqrt"}.get(power, "") if isinstance(power, float) else ""
-    if name not in _PASSED:
-        return ""
-    if name == "div" and len(args) > 1 and isinstance(args[1], Constant):
-        if args[1].root == "sqrt" and not first.root or first is args[1]:
-            return "rsqrt"
-    return next((c.root for c in inputs if c.root), "")
+    kind = "kept" if name in _PASSED else name
+    inputs = [value(a) for a in args if isinstance(a, Constant | int | float)]
+    power = args[1] if name == "pow" and isinstance(args[1], float) else None
+    return root_of(kind, [c for c in inputs if isinstance(c, Constant)], power)
 
 
 def value(x: Any) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,23 @@ def given(value: Any) -> Constant:
     if hasattr(value, "shape") and not hasattr(value, "__array__"):
         return Constant(shape)
     return Constant(shape, partial(np.asarray, value))
+
+
+def root_of(kind: str, inputs: Sequence[Constant], power: float | None = None) -> str:
+    """`Constant.root` of the result of "sqrt", "rsqrt", "reciprocal", "div", "pow" to some power,
+    and of operations through which a factor of a normalisation stays one ("kept")."""
+    if not inputs:
+        return ""
+    first, *more = (c.root for c in inputs)
+    if kind in ("sqrt", "rsqrt"):
+        return kind if inputs[0].entries else ""
+    if kind == "reciprocal":
+        return "rsqrt" if first == "sqrt" else ""
+    if kind == "pow":
+        return {0.5: "sqrt", -0.5: "rsqrt"}.get(power or 0.0, "") if inputs[0].entries else ""
+    if kind == "div" and not first and "sqrt" in more:
+        return "rsqrt"
+    return next(filter(None, (first, *more)), "") if kind in ("kept", "div") else ""
 
 
 def known(value: Any, name: str) -> np.ndarray:
