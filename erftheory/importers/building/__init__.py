@@ -1,7 +1,13 @@
 """The graph of a model, built from values, whatever framework they come from.
 
-`Pointwise` keeps functions of each entry and constant factors in the value until an operation that
-is not pointwise reads it; `WholeAxes` adds what reads axes whole, and `Assembler` what mixes
-channels or pixels. `movement`, `windows`, `patches` and `resample` are the operations that the
-readers call; `image`, `ends` and `rules` are about what the user asks. Begin with assemble.py.
+A `Draft` has the nodes so far. On top of it `Pointwise` keeps functions of each entry and factors
+in the value until something that is not pointwise reads it, `WholeAxes` reads axes whole, and
+`Assembler` mixes channels or pixels: whatever a reshape made of them, a window slides over axes in
+plain dimensions (`settle`). With it work the operations that frameworks share: `elementwise`,
+`joining`, `products`, `layers` on `windows`, `norms`, `movement` with `patches`, and `resizing` by
+the rule y_o = Σ_i w(d·o − u·i) x_i that `resample` finds in a matrix.
+
+A `Reader` has what all readers have; `image` finds its pixels, `ends` its endpoints, `rules` are
+the user's, and `operation` opens what is no plain map. Begin with assemble.py, which `draft`,
+`pointwise` and `whole` lead up to, and reader.py.
 """

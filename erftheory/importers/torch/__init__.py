@@ -1,7 +1,8 @@
 """Networks from PyTorch modules: the ATen operations that `torch.export` keeps.
 
-`from_torch` exports a module in evaluation mode, `reader` goes through its operations, with what is
-written in place and with rules for whole modules, and `rules`, `movement` and `windows` say what
-each does by the shape of its result. Only reader.py and what it imports need PyTorch. Begin with
-from_torch.py and reader.py.
+A module is exported in evaluation mode (`from_torch`). `reader` goes through its operations, keeps
+account of what is written in place, and reads whole modules by a rule of the user. What an
+operation does follows from its arguments and the shape of its result: `rules`, with `movement`,
+`windows` and `norms`; `values` makes values of its arguments. Only from_torch.py can be imported
+without PyTorch. Begin with from_torch.py and reader.py.
 """
