@@ -10,7 +10,7 @@ import numpy as np
 
 from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.joining import concat
-from erftheory.importers.building.patches import folded, picked
+from erftheory.importers.building.patches import folded, picked, unfolded
 from erftheory.importers.building.resample import selection
 from erftheory.importers.building.resizing import resize
 from erftheory.importers.building.windows import slide
@@ -98,6 +98,21 @@ def sliced(
         before[a], after[a], stride[a] = -starts[i], limits[i] - shape[i], strides[i]
         sizes[a] = -(-(limits[i] - starts[i]) // strides[i])
     return replace(make.moved(value, before, after, stride, sizes), cropped=max(stride) == 1)
+
+
+def cut(make: Assembler, value: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
+    """Entries start, start + step, … before `end` of a dimension."""
+    if not isinstance(value, Pixels | Listed):
+        return value
+    first, last, stride = [0] * len(value.shape), list(value.shape), [1] * len(value.shape)
+    first[axis], last[axis], stride[axis] = start, end, step
+    return sliced(make, value, first, last, stride)
+
+
+def parted(make: Assembler, value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+    """Pieces of some sizes, one after the other."""
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [cut(make, value, axis, a, b) for a, b in zip(ends, ends[1:])]
 
 
 def _split(
@@ -188,9 +203,16 @@ def _reversed(value: Pixels, axes: Sequence[int]) -> Pixels:
 
 
 def taken(make: Assembler, value: Value, indices: Constant, axis: int) -> Value:
-    """Entries `indices` (one dimension) along an array dimension."""
+    """Entries `indices` along an array dimension, in whose place the table's dimensions stand."""
     if not isinstance(value, Pixels):
         return value
+    if len(indices.shape) != 1:
+        if spatial(value.dims[axis]) and len(indices.shape) == 2:
+            return unfolded(make, value, indices, axis)
+        if spatial(value.dims[axis]):
+            raise Unreadable("single pixels picked from the image")
+        new = tuple(plain(CHANNEL, n) for n in indices.shape)
+        return make.select(value, (*value.dims[:axis], *new, *value.dims[axis + 1 :]))
     if folded(value, axis):
         known = indices.get()
         if known is not None:

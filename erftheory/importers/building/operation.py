@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from erftheory.importers.building.pointwise import Pointwise
@@ -44,6 +45,20 @@ def read(make: Pointwise, operation: Operation, out: Any) -> Any:
     if any(isinstance(v, Listed) for v in inputs):
         return _each(operation, inputs, out)
     return operation.run(inputs, out)
+
+
+def of_pixels(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule that reads pixels; any other value stays as it is.
+
+    The third argument of a rule is its value, or the list of its inputs, the first of which it is.
+    """
+
+    @wraps(rule)
+    def run(make: Pointwise, how: Any, given: Any, *args: Any, **more: Any) -> Any:
+        first = given[0] if isinstance(given, list) else given
+        return rule(make, how, given, *args, **more) if isinstance(first, Pixels) else first
+
+    return run
 
 
 def depending(inputs: Sequence[Any]) -> list[Any]:

@@ -10,16 +10,18 @@ from erftheory.importers.building.joining import concat
 from erftheory.importers.building.movement import (
     broadcast,
     padded,
+    parted,
     reshaped,
     reversed_,
     sliced,
     taken,
     transposed,
 )
+from erftheory.importers.building.operation import of_pixels
 from erftheory.importers.building.patches import unfolded
 from erftheory.importers.values.constants import lazy
 from erftheory.importers.values.dimensions import CHANNEL, COPY, length, plain, spatial
-from erftheory.importers.values.pixels import Constant, Listed, Pixels
+from erftheory.importers.values.pixels import Constant, Pixels
 from erftheory.importers.values.refusals import Unreadable
 
 
@@ -36,10 +38,9 @@ def _broadcast(make, eqn, inputs, search):
     return broadcast(make, inputs[0], shape, places)
 
 
+@of_pixels
 def _squeeze(make, eqn, inputs, search):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     gone = eqn.params["dimensions"]
     if any(spatial(value.dims[i]) for i in gone):
         return reshaped(make, value, eqn.outvars[0].aval.shape)
@@ -73,17 +74,7 @@ def _dynamic_slice(make, eqn, inputs, search):
 
 
 def _split_equation(make, eqn, inputs, search):
-    axis, results, start = eqn.params["axis"], [], 0
-    value = inputs[0]
-    for size in map(int, eqn.params["sizes"]):  # NumPy's, whose products overflow
-        if not isinstance(value, Pixels | Listed):
-            results.append(value)
-            continue
-        starts, limits = [0] * len(value.shape), list(value.shape)
-        starts[axis], limits[axis] = start, start + size
-        results.append(sliced(make, value, starts, limits, [1] * len(starts)))
-        start += size
-    return results
+    return parted(make, inputs[0], eqn.params["axis"], eqn.params["sizes"])
 
 
 def _pad(make, eqn, inputs, search):

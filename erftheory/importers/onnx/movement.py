@@ -10,11 +10,11 @@ from erftheory.importers.building import movement
 from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.elementwise import ranked
 from erftheory.importers.building.joining import concat
-from erftheory.importers.building.patches import unfolded
+from erftheory.importers.building.operation import of_pixels
 from erftheory.importers.building.resizing import resized
 from erftheory.importers.onnx.opsets import argument
 from erftheory.importers.values.constants import known
-from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
+from erftheory.importers.values.dimensions import spatial
 from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels, Value
 from erftheory.importers.values.refusals import MIRRORED, Unreadable
 from erftheory.network.imported import OWN_PIXELS
@@ -26,10 +26,9 @@ def axes_of(inputs: Sequence[Value], place: int, rank: int) -> list[int]:
     return [int(a) % rank for a in (range(rank) if axes is None or not axes.size else axes.ravel())]
 
 
+@of_pixels
 def _resize(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     value = make.flush(make.settle(value))
     shape, rank = value.shape, len(value.dims)
     given = argument(inputs, 2, "scales")
@@ -52,10 +51,9 @@ def _resize(make, at, inputs):
     )  # fmt: skip
 
 
+@of_pixels
 def _pad(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     pads = [int(p) for p in known(inputs[1], "pads")]
     axes = axes_of(inputs, 3, len(value.dims))
     own = at.get("mode", "constant") != "constant"
@@ -106,13 +104,7 @@ def _split(make, at, inputs):
         count = at["num_outputs"]
         each = -(-shape[axis] // count)
         sizes = [min(each, shape[axis] - i * each) for i in range(count)]
-    results, start = [], 0
-    for size in map(int, sizes):
-        first, last = [0] * len(shape), list(shape)
-        first[axis], last[axis] = start, start + size
-        results.append(movement.sliced(make, value, first, last, [1] * len(shape)))
-        start += size
-    return results
+    return movement.parted(make, value, axis, list(sizes))
 
 
 def _concat(make, at, inputs):
@@ -125,10 +117,9 @@ def _concat(make, at, inputs):
     return concat(make, inputs, axis, shape)
 
 
+@of_pixels
 def _reshape(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     wanted = [int(n) for n in known(inputs[1], "shape")]
     total = math.prod(value.shape)
     shape = [value.shape[i] if n == 0 and not at.get("allowzero") else n
@@ -138,35 +129,31 @@ def _reshape(make, at, inputs):
     return movement.reshaped(make, value, shape)
 
 
+@of_pixels
 def _flatten(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     axis = at.get("axis", 1) % (len(value.dims) + 1)
     shape = value.shape
     return movement.reshaped(make, value, (math.prod(shape[:axis]), math.prod(shape[axis:])))
 
 
+@of_pixels
 def _transpose(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     return movement.transposed(make, value, at.get("perm") or range(len(value.dims))[::-1])
 
 
+@of_pixels
 def _squeeze(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     rank, shape, given = len(value.dims), value.shape, argument(inputs, 1, "axes")
     axes = [i for i in range(rank) if shape[i] == 1] if given is None else given % rank
     return movement.reshaped(make, value, [n for i, n in enumerate(shape) if i not in axes])
 
 
+@of_pixels
 def _unsqueeze(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     axes = known(inputs[1], "axes").ravel()
     rank = len(value.dims) + len(axes)
     new = {int(a) % rank for a in axes}
@@ -174,10 +161,9 @@ def _unsqueeze(make, at, inputs):
     return replace(value, dims=tuple(() if i in new else next(dims) for i in range(rank)))
 
 
+@of_pixels
 def _expand(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     wanted = [int(n) for n in known(inputs[1], "shape")]
     rank = max(len(wanted), len(value.dims))
     moved = ranked(value, rank)
@@ -194,16 +180,7 @@ def _gather(make, at, inputs):
     value, indices = inputs
     if not isinstance(value, Pixels) or not isinstance(indices, Constant):
         raise Unreadable("entries picked by indices that depend on the image")
-    axis = at.get("axis", 0) % len(value.dims)
-    if len(indices.shape) == 1:
-        return movement.taken(make, value, indices, axis)
-    if spatial(value.dims[axis]):
-        if len(indices.shape) != 2:
-            raise Unreadable("single pixels picked from the image")
-        return unfolded(make, value, indices, axis)
-    new = tuple(plain(CHANNEL, n) for n in indices.shape)
-    dims = (*value.dims[:axis], *new, *value.dims[axis + 1 :])
-    return make.select(value, dims)
+    return movement.taken(make, value, indices, at.get("axis", 0) % len(value.dims))
 
 
 def _blocks(deep: bool) -> Callable:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 from erftheory.importers.building.norms import evaluated, over_last
+from erftheory.importers.building.operation import of_pixels
 from erftheory.importers.values.dimensions import CHANNEL
-from erftheory.importers.values.pixels import Global, Pixels
+from erftheory.importers.values.pixels import Global
 from erftheory.network.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 
 
@@ -18,11 +19,10 @@ def _batch_norm(make, at, inputs):
     return evaluated(make, value, scale, variance, at.get("epsilon", 1e-5))
 
 
+@of_pixels
 def _instance_norm(make, at, inputs):
     """Of channels; reshaped, of groups of them."""
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     groups = math.prod(a.size for a in value.dims[1] if a.axis == CHANNEL)
     if groups == value.channels:
         return make.held_norm(value, InstanceNorm(), inputs[1:2])
@@ -33,19 +33,17 @@ def _group_norm(make, at, inputs):
     return make.held_norm(inputs[0], GroupNorm(at["num_groups"]), inputs[1:2])
 
 
+@of_pixels
 def _mean_variance(make, at, inputs):
     value, axes = inputs[0], at.get("axes", [0, 2, 3])
-    if not isinstance(value, Pixels):
-        return value
     whole = any(a.axis == CHANNEL for i in axes for a in value.dims[i])
     return make.held_norm(value, GroupNorm(1) if whole else BatchNorm())
 
 
 def _layer_norm(kind: type[LayerNorm | RMSNorm]) -> Callable:
+    @of_pixels
     def rule(make, at, inputs):
         value = inputs[0]
-        if not isinstance(value, Pixels):
-            return value
         return over_last(make, value, at.get("axis", -1) % len(value.dims), kind(), inputs[1:2])
 
     return rule

@@ -9,7 +9,7 @@ from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.elementwise import binary, clipped, selected
 from erftheory.importers.building.layers import Window, conv, pooled, transposed
 from erftheory.importers.building.movement import largest
-from erftheory.importers.building.operation import Operation, read
+from erftheory.importers.building.operation import Operation, of_pixels, read
 from erftheory.importers.building.products import contracted, einsum, matmul, softmax
 from erftheory.importers.onnx import recurrent
 from erftheory.importers.onnx.movement import MOVEMENT, axes_of
@@ -111,10 +111,9 @@ def _reduce(make: Assembler, kind: str, at: dict, inputs: Sequence[Value]) -> Va
     return make.reduce(value, axes, REDUCTIONS[kind], keep=bool(at.get("keepdims", 1)))
 
 
+@of_pixels
 def _global_pool(make, at, inputs):
     value = inputs[0]
-    if not isinstance(value, Pixels):
-        return value
     return make.reduce(value, range(2, len(value.dims)), "mean", keep=True)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from erftheory.importers.building import movement
-from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.elementwise import ranked
 from erftheory.importers.building.joining import concat
-from erftheory.importers.building.patches import unfolded
+from erftheory.importers.building.operation import of_pixels
 from erftheory.importers.torch.values import constant, listed
 from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
-from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels, Value
+from erftheory.importers.values.pixels import Constant, Global, Listed, Pixels
 from erftheory.importers.values.refusals import Unreadable
 from erftheory.network.imported import OWN_PIXELS
 
@@ -49,16 +48,14 @@ def _moved(make, out, x, source, target):
     return movement.transposed(make, x, order)
 
 
+@of_pixels
 def _unsqueezed(make, out, x, axis):
-    if not isinstance(x, Pixels):
-        return x
     axis %= len(out)
     return replace(x, dims=(*x.dims[:axis], (), *x.dims[axis:]), parts=())
 
 
+@of_pixels
 def _expanded(make, out, x, *args, **more):
-    if not isinstance(x, Pixels):
-        return x
     return movement.broadcast(make, ranked(x, len(out)), out, range(len(out)))
 
 
@@ -67,9 +64,8 @@ def _repeated(make, out, x, times):
     return movement.tiled(make, ranked(x, len(out)), times)
 
 
+@of_pixels
 def _interleaved(make, out, x, times, axis=None, output_size=None):
-    if not isinstance(x, Pixels):
-        return x
     if not isinstance(times, int) or axis is None:
         raise Unreadable("entries repeated by unequal numbers")
     axis %= len(out)
@@ -94,33 +90,16 @@ def _stacked(make, out, values, axis=0):
     return concat(make, wide, axis, out)
 
 
-def cut(make: Assembler, x: Value, axis: int, start: int, end: int, step: int = 1) -> Value:
-    """Entries start, start + step, … before `end` of a dimension."""
-    if not isinstance(x, Pixels | Listed):
-        return x
-    rank = len(x.shape)
-    first, last, stride = [0] * rank, list(x.shape), [1] * rank
-    first[axis], last[axis], stride[axis] = start, end, step
-    return movement.sliced(make, x, first, last, stride)
-
-
 def _parts(make, out, x, sizes=None, axis=0, *more):
     """Pieces whose sizes the result's shapes tell."""
-    if not isinstance(x, Pixels | Listed):
-        return [x] * len(out)
-    axis, start, found = int(axis) % len(x.shape), 0, []
-    for shape in out:
-        found.append(cut(make, x, axis, start, start + shape[axis]))
-        start += shape[axis]
-    return found
+    return movement.parted(make, x, int(axis), [shape[axis] for shape in out])
 
 
+@of_pixels
 def _selected(make, out, x, axis, index):
-    if not isinstance(x, Pixels):
-        return x
     axis, n = axis % len(x.dims), x.shape[axis % len(x.dims)]
     index %= n
-    piece = cut(make, x, axis, index, index + 1)
+    piece = movement.cut(make, x, axis, index, index + 1)
     if not isinstance(piece, Pixels):
         return Constant(out)
     if not spatial(piece.dims[axis]):
@@ -142,7 +121,7 @@ def _sliced(make, out, x, axis=0, start=None, end=None, step=1):
         return x
     axis %= len(x.shape)
     span = range(*slice(start, end, step).indices(x.shape[axis]))
-    return cut(make, x, axis, span.start, max(span.start, span.stop), step)
+    return movement.cut(make, x, axis, span.start, max(span.start, span.stop), step)
 
 
 def _narrowed(make, out, x, axis, start, length):
@@ -150,32 +129,22 @@ def _narrowed(make, out, x, axis, start, length):
         return x
     axis %= len(x.shape)
     start %= x.shape[axis]
-    return cut(make, x, axis, start, start + length)
+    return movement.cut(make, x, axis, start, start + length)
 
 
+@of_pixels
 def _index_select(make, out, x, axis, index):
-    if not isinstance(x, Pixels):
-        return x
     return movement.taken(make, x, constant(index, "indices"), int(axis) % len(x.dims))
 
 
+@of_pixels
 def _indexed(make, out, x, indices):
     """x[:, a, b]: tables of constants, each of one dimension or along its own."""
-    if not isinstance(x, Pixels):
-        return x
     tables = {i: constant(t, "indices") for i, t in enumerate(indices) if t is not None}
     places = list(tables)
     if len(places) == 1:
         (place,) = places
-        table = _positions(tables[place])
-        if len(table.shape) == 1:
-            return movement.taken(make, x, table, place)
-        if spatial(x.dims[place]):
-            if len(table.shape) != 2:
-                raise Unreadable("single pixels picked from the image")
-            return unfolded(make, x, table, place)
-        new = tuple(plain(CHANNEL, n) for n in table.shape)
-        return make.select(x, (*x.dims[:place], *new, *x.dims[place + 1 :]))
+        return movement.taken(make, x, _positions(tables[place]), place)
     if not any(spatial(x.dims[p]) for p in places):
         if places != list(range(places[0], places[-1] + 1)):
             raise Unreadable("entries picked from dimensions that are apart")
@@ -215,9 +184,8 @@ def _only_axis(shape: Sequence[int], rank: int) -> int:
     return long[0] if len(long) == 1 else -1
 
 
+@of_pixels
 def _rolled(make, out, x, shifts, axes=()):
-    if not isinstance(x, Pixels):
-        return x
     shifts = [shifts] if isinstance(shifts, int) else shifts
     axes = [axes] if isinstance(axes, int) else axes
     if not axes:
@@ -227,7 +195,7 @@ def _rolled(make, out, x, shifts, axes=()):
         n = out[axis]
         shift %= n
         if shift:
-            pieces = [cut(make, x, axis, n - shift, n), cut(make, x, axis, 0, n - shift)]
+            pieces = movement.parted(make, x, axis, (n - shift, shift))[::-1]
             x = concat(make, pieces, axis, out)
     return x
 
@@ -236,9 +204,8 @@ def _flipped(make, out, x, axes):
     return movement.reversed_(make, x, listed(axes, len(out)))
 
 
+@of_pixels
 def _padded(make, out, x, pads, mode="constant", fill=None):
-    if not isinstance(x, Pixels):
-        return x
     own = mode != "constant"
     if own:
         make.note(OWN_PIXELS)
@@ -252,10 +219,9 @@ def _own_pad(make, out, x, pads):
     return _padded(make, out, x, pads, "own")
 
 
+@of_pixels
 def _shuffled(make, out, x, r):
     """Channels to pixels: (…, c·r², h, w) to (…, c, h·r, w·r)."""
-    if not isinstance(x, Pixels):
-        return x
     *rest, c, h, w = x.shape
     n = len(rest)
     x = movement.reshaped(make, x, (*rest, c // r // r, r, r, h, w))
@@ -263,9 +229,8 @@ def _shuffled(make, out, x, r):
     return movement.reshaped(make, movement.transposed(make, x, order), out)
 
 
+@of_pixels
 def _unshuffled(make, out, x, r):
-    if not isinstance(x, Pixels):
-        return x
     *rest, c, h, w = x.shape
     n = len(rest)
     x = movement.reshaped(make, x, (*rest, c, h // r, r, w // r, r))
@@ -273,9 +238,8 @@ def _unshuffled(make, out, x, r):
     return movement.reshaped(make, movement.transposed(make, x, order), out)
 
 
+@of_pixels
 def _channels_shuffled(make, out, x, groups):
-    if not isinstance(x, Pixels):
-        return x
     n, c, *rest = x.shape
     x = movement.reshaped(make, x, (n, groups, c // groups, *rest))
     return movement.reshaped(make, _swapped(make, x.shape, x, 1, 2), out)

@@ -14,8 +14,8 @@ import numpy as np
 
 from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.elementwise import binary, clipped, selected
-from erftheory.importers.building.movement import largest
-from erftheory.importers.building.operation import Operation, read
+from erftheory.importers.building.movement import cut, largest
+from erftheory.importers.building.operation import Operation, of_pixels, read
 from erftheory.importers.building.products import contracted, einsum, matmul, softmax
 from erftheory.importers.torch import movement
 from erftheory.importers.torch import windows as sliding
@@ -170,13 +170,12 @@ def _gelu(make, out, x, *, approximate="none"):
     return make.pointwise(x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
+@of_pixels
 def _gated(make, out, x, axis=-1):
     """Half of the channels times the sigmoid of the others."""
-    if not isinstance(x, Pixels):
-        return x
     axis %= len(x.dims)
     half = x.shape[axis] // 2
-    a, b = (movement.cut(make, x, axis, i, i + half) for i in (0, half))
+    a, b = (cut(make, x, axis, i, i + half) for i in (0, half))
     return make.merge("mul", a, make.pointwise(b, "sigmoid"))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from erftheory.importers.building import movement, windows
 from erftheory.importers.building.layers import Window, conv, pooled, transposed
+from erftheory.importers.building.operation import of_pixels
 from erftheory.importers.building.patches import unfolded
 from erftheory.importers.building.resizing import resize, resized
 from erftheory.importers.torch.values import integers, value
@@ -157,9 +158,8 @@ _AA: dict[str, Any] = {"antialias": True, "outside": False}
 
 
 def _resize(mode: str, n: int, rounding: str = "floor", where: str = "", **more: Any) -> Callable:
+    @of_pixels
     def rule(make, out, image, size, *rest):
-        if not isinstance(image, Pixels):
-            return image
         image = make.flush(make.settle(image))
         rest = list(rest)
         aligned = rest.pop(0) if mode != "nearest" else False
@@ -177,10 +177,9 @@ def _resize(mode: str, n: int, rounding: str = "floor", where: str = "", **more:
 # ---- patches ------------------------------------------------------------------------------------
 
 
+@of_pixels
 def _unfold(make, out, image, axis, size, step):
     """The windows of one dimension, their pixels in a further one at the end."""
-    if not isinstance(image, Pixels):
-        return image
     axis %= len(image.dims)
     if not spatial(image.dims[axis]):
         dims = [plain(-1, n) if i in (axis, len(out) - 1) else d
@@ -193,9 +192,8 @@ def _unfold(make, out, image, axis, size, step):
     return movement.transposed(make, found, order)
 
 
+@of_pixels
 def _im2col(make, out, image, kernel, dilation, padding, stride):
-    if not isinstance(image, Pixels):
-        return image
     k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
     image = movement.padded(make, image, [(0, 0, 0), (0, 0, 0), *((b, b, 0) for b in p)])
     assert isinstance(image, Pixels)
@@ -209,11 +207,10 @@ def _im2col(make, out, image, kernel, dilation, padding, stride):
     return movement.reshaped(make, turned, out)
 
 
+@of_pixels
 def _col2im(make, out, image, size, kernel, dilation, padding, stride):
     """Patches added up where they overlap: a transposed convolution, whose taps read a channel
     each."""
-    if not isinstance(image, Pixels):
-        return image
     k, d, p, s = (integers(x, 2) for x in (kernel, dilation, padding, stride))
     n, c = image.shape[0], out[1]
     grid = [(m + 2 * b - e * (a - 1) - 1) // t + 1 for m, a, e, b, t in zip(out[2:], k, d, p, s)]
