@@ -20,12 +20,18 @@ from erftheory.importers.values.refusals import BESIDE, MIRRORED, WHOLE, Unreada
 
 
 def reshaped(make: Assembler, value: Value, shape: Sequence[int]) -> Value:
+    """A row-major reshape.
+
+    Raises:
+      Unreadable: it cuts pixels or channels where no atom of a dimension ends.
+    """
     if not isinstance(value, Pixels):
         return value
     return replace(value, dims=reshape(value.dims, shape), parts=())
 
 
 def transposed(make: Assembler, value: Value, order: Sequence[int]) -> Value:
+    """Dimension order[i] in place i."""
     if not isinstance(value, Pixels):
         return value
     parts = [(a, b, transposed(make, part, order)) for a, b, part in value.parts]
@@ -50,6 +56,12 @@ def sliced(
     make: Assembler, value: Value, starts: Sequence[int], limits: Sequence[int],
     strides: Sequence[int],
 ) -> Value:  # fmt: skip
+    """Entries start, start + stride, … before limit, one of each a dimension: channels are picked,
+    pixels cropped and subsampled.
+
+    Raises:
+      Unreadable: a slice of blocks of the image, or through one of several listed maps.
+    """
     if isinstance(value, Listed):
         rows = [*zip(starts, limits, strides, value.shape)]
         if any((b, e, s) != (0, n, 1) for i, (b, e, s, n) in enumerate(rows) if i != value.place):
@@ -183,6 +195,7 @@ def padded(
 
 
 def reversed_(make: Assembler, value: Value, axes: Sequence[int]) -> Value:
+    """Entries of some dimensions in reverse order: pixels are mirrored until turned back."""
     if not isinstance(value, Pixels) or not any(spatial(value.dims[i]) for i in axes):
         return value
     if any(folded(value, i) for i in axes):

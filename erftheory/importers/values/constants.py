@@ -48,7 +48,7 @@ def known(value: Any, name: str) -> np.ndarray:
     """
     found = value.get() if isinstance(value, Constant) else None
     if found is None:
-        raise Unreadable(f"{name} that depends on the image")
+        raise Unreadable(f"{name} that depend on the image")
     return np.asarray(found)
 
 
