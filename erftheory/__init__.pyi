@@ -10,8 +10,8 @@ from .empirical.referees.enumeration import enumerated as enumerated
 from .empirical.referees.probe import probe_receptive_field as probe_receptive_field
 from .empirical.sampled.sampling import sample as sample
 from .erf.record import ERF as ERF
-from .importers.from_jax import from_jax as from_jax
-from .importers.from_onnx import from_onnx as from_onnx
+from .importers.jax.from_jax import from_jax as from_jax
+from .importers.onnx.from_onnx import from_onnx as from_onnx
 from .importers.torch.from_torch import from_torch as from_torch
 from .network.base import Chain as Chain
 from .network.base import Named as Named
