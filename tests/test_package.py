@@ -133,6 +133,14 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "referees": ("nets", "measured"),
     },
     "laws": {"machine": (), "referees": (), "output": ("machine",)},
+    "symbolic": {"proof": (), "helpers": ("proof",), "topics": ("proof", "helpers")},
+    "importers": {
+        "values": (),
+        "building": ("values",),
+        "jax": ("values", "building"),
+        "onnx": ("values", "building"),
+        "torch": ("values", "building"),
+    },
 }
 PARTS["theory"] = {
     "walk": (),
@@ -195,6 +203,11 @@ def test_no_circle():
     names = {place(p): imported(p) | imported_for_types(p) for p in files}
     assert circles(names) == []
     assert circles({"a": {"b"}, "b": {"c", "a"}, "c": set()}) == [["a", "b"]]
+
+
+def test_nothing_drawn_knows_a_derivation():
+    names = imported(PACKAGE / "symbolic" / "proof" / "render.py")
+    assert names and not any("derivation" in name for name in names)
 
 
 @pytest.mark.parametrize("part", PARTS)
