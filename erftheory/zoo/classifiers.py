@@ -1,15 +1,10 @@
-"""Published architectures up to their last feature map: no global pooling, no classifier.
-
-Names and paddings are torchvision's (or Keras') unless a docstring says otherwise. Parts are
-named, so that `zoo.resnet34().until("layer3")` is the network up to that endpoint. Layer norms
-stand as `BatchNorm`: both act on every pixel alone.
-"""
+"""Image classifiers, up to their last feature map."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from erftheory.network.arguments import Padding, integer, one_of
+from erftheory.network.arguments import one_of
 from erftheory.network.base import Chain, Network
 from erftheory.network.combine import Branches, Residual
 from erftheory.network.layers import (
@@ -17,36 +12,26 @@ from erftheory.network.layers import (
     AvgPool,
     BatchNorm,
     Conv,
-    ConvTranspose,
     MaxPool,
-    Upsample,
 )
-
-_RELU = Activation("relu")
-
-
-def _unit(channels: int, kernel, stride=1, padding: Padding = "same", **options) -> Chain:
-    """Convolution, batch norm, ReLU: the brick of most networks below."""
-    return Chain(
-        Conv(kernel, stride, padding=padding, channels=channels, **options), BatchNorm(), _RELU
-    )
+from erftheory.zoo.bricks import RELU, unit
 
 
 def alexnet() -> Network:
     """AlexNet in torchvision's one-tower form (Krizhevsky 2014). RF 195, stride 32."""
     return Chain(
-        Chain(Conv(11, 4, padding=2, channels=64), _RELU, MaxPool(3, 2)).named("pool1"),
-        Chain(Conv(5, padding=2, channels=192), _RELU, MaxPool(3, 2)).named("pool2"),
-        Chain(Conv(3, padding=1, channels=384), _RELU).named("conv3"),
-        Chain(Conv(3, padding=1, channels=256), _RELU).named("conv4"),
-        Chain(Conv(3, padding=1, channels=256), _RELU, MaxPool(3, 2)).named("pool5"),
+        Chain(Conv(11, 4, padding=2, channels=64), RELU, MaxPool(3, 2)).named("pool1"),
+        Chain(Conv(5, padding=2, channels=192), RELU, MaxPool(3, 2)).named("pool2"),
+        Chain(Conv(3, padding=1, channels=384), RELU).named("conv3"),
+        Chain(Conv(3, padding=1, channels=256), RELU).named("conv4"),
+        Chain(Conv(3, padding=1, channels=256), RELU, MaxPool(3, 2)).named("pool5"),
     )
 
 
 def _vgg(depths: Sequence[int]) -> Network:
     blocks = []
     for i, (depth, channels) in enumerate(zip(depths, (64, 128, 256, 512, 512)), start=1):
-        convolutions = Chain(Conv(3, padding=1, channels=channels), _RELU) * depth
+        convolutions = Chain(Conv(3, padding=1, channels=channels), RELU) * depth
         blocks.append(Chain(convolutions, MaxPool(2)).named(f"block{i}"))
     return Chain(*blocks)
 
@@ -75,7 +60,7 @@ def _residual(channels: int, stride: int, dilation: int, project: bool, kind: st
     """A post-activation block: "basic", or a bottleneck with its stride in the "1x1" or "3x3"."""
     if kind == "basic":
         branch = Chain(
-            _unit(channels, 3, stride, dilation=dilation),
+            unit(channels, 3, stride, dilation=dilation),
             Conv(3, dilation=dilation, channels=channels),
             BatchNorm(),
         )
@@ -84,16 +69,16 @@ def _residual(channels: int, stride: int, dilation: int, project: bool, kind: st
         first, second = (stride, 1) if kind == "1x1" else (1, stride)
         out = 4 * channels
         branch = Chain(
-            _unit(channels, 1, first),
-            _unit(channels, 3, second, dilation=dilation),
+            unit(channels, 1, first),
+            unit(channels, 3, second, dilation=dilation),
             Conv(1, channels=out),
             BatchNorm(),
         )
     shortcut = Chain(Conv(1, stride, channels=out), BatchNorm()) if project else None
-    return Chain(Residual(branch, shortcut), _RELU)
+    return Chain(Residual(branch, shortcut), RELU)
 
 
-def _resnet(
+def resnet(
     depths: Sequence[int],
     kind: str,
     strides: Sequence[int] = (1, 2, 2, 2),
@@ -108,51 +93,34 @@ def _resnet(
             rest = _residual(channels, 1, dilation, False, kind) * (depth - 1)
             blocks.append(rest.named("rest"))
         stages.append(Chain(*blocks).named(f"layer{i + 1}"))
-    stem = Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("stem")
+    stem = Chain(unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("stem")
     return Chain(stem, *stages)
 
 
 def resnet18() -> Network:
     """ResNet-18 (He et al. 2016). RF 435, stride 32."""
-    return _resnet((2, 2, 2, 2), "basic")
+    return resnet((2, 2, 2, 2), "basic")
 
 
 def resnet34() -> Network:
     """ResNet-34 (He et al. 2016). RF 899, stride 32."""
-    return _resnet((3, 4, 6, 3), "basic")
+    return resnet((3, 4, 6, 3), "basic")
 
 
 def resnet50(stride: str = "3x3") -> Network:
     """ResNet-50 with its strides in the "3x3" (torchvision, RF 427) or the first "1x1" (the paper
     and Keras, RF 483; A19 count 483 too, with the stride in the last 3x3 of the stage before)."""
-    return _resnet((3, 4, 6, 3), one_of("stride", stride, ("3x3", "1x1")))
+    return resnet((3, 4, 6, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
 def resnet101(stride: str = "3x3") -> Network:
     """ResNet-101 (He et al. 2016); `stride` as in `resnet50`. RF 971, with "1x1" 1027."""
-    return _resnet((3, 4, 23, 3), one_of("stride", stride, ("3x3", "1x1")))
+    return resnet((3, 4, 23, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
 def resnet152(stride: str = "3x3") -> Network:
     """ResNet-152 (He et al. 2016); `stride` as in `resnet50`. RF 1451, with "1x1" 1507."""
-    return _resnet((3, 8, 36, 3), one_of("stride", stride, ("3x3", "1x1")))
-
-
-def deeplab(output_stride: int = 16, aspp: bool = False) -> Network:
-    """The dilated ResNet-50 of DeepLab-v3 (Chen et al. 2017), output stride 16 or 8.
-
-    `aspp` adds the atrous pyramid (dilations 6, 12, 18; twice that at stride 8) without its image
-    pooling, which would see everything. RF 427, with `aspp` 1003, at either output stride.
-    """
-    if one_of("output_stride", output_stride, (16, 8)) == 16:
-        net = _resnet((3, 4, 6, 3), "3x3", (1, 2, 2, 1), (1, 1, 1, 2))
-    else:
-        net = _resnet((3, 4, 6, 3), "3x3", (1, 2, 1, 1), (1, 1, 2, 4))
-    if not aspp:
-        return net
-    rates = (6, 12, 18) if output_stride == 16 else (12, 24, 36)
-    pyramid = [_unit(256, 1), *(_unit(256, 3, dilation=r) for r in rates)]
-    return Chain(*net.parts, Chain(Branches(*pyramid), _unit(256, 1)).named("aspp"))
+    return resnet((3, 8, 36, 3), one_of("stride", stride, ("3x3", "1x1")))
 
 
 def googlenet() -> Network:
@@ -165,15 +133,15 @@ def googlenet() -> Network:
 
     def block(c1, r3, c3, r5, c5, pool):
         return Branches(
-            _unit(c1, 1),
-            Chain(_unit(r3, 1), _unit(c3, 3)),
-            Chain(_unit(r5, 1), _unit(c5, 3)),
-            Chain(MaxPool(3, 1, padding=1), _unit(pool, 1)),
+            unit(c1, 1),
+            Chain(unit(r3, 1), unit(c3, 3)),
+            Chain(unit(r5, 1), unit(c5, 3)),
+            Chain(MaxPool(3, 1, padding=1), unit(pool, 1)),
         )
 
     return Chain(
-        Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=after)).named("pool1"),
-        Chain(_unit(64, 1), _unit(192, 3), MaxPool(3, 2, padding=after)).named("pool2"),
+        Chain(unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=after)).named("pool1"),
+        Chain(unit(64, 1), unit(192, 3), MaxPool(3, 2, padding=after)).named("pool2"),
         Chain(block(64, 96, 128, 16, 32, 32), block(128, 128, 192, 32, 96, 64)).named("inception3"),
         MaxPool(3, 2, padding=after).named("pool3"),
         Chain(
@@ -195,47 +163,47 @@ def inception_v3() -> Network:
 
     def a(pool):
         return Branches(
-            _unit(64, 1),
-            Chain(_unit(48, 1), _unit(64, 5)),
-            Chain(_unit(64, 1), _unit(96, 3) * 2),
-            Chain(AvgPool(3, 1, padding=1), _unit(pool, 1)),
+            unit(64, 1),
+            Chain(unit(48, 1), unit(64, 5)),
+            Chain(unit(64, 1), unit(96, 3) * 2),
+            Chain(AvgPool(3, 1, padding=1), unit(pool, 1)),
         )
 
     def c(mid):
         row, column = (1, 7), (7, 1)
         return Branches(
-            _unit(192, 1),
-            Chain(_unit(mid, 1), _unit(mid, row), _unit(192, column)),
-            Chain(_unit(mid, 1), *(_unit(mid, k) for k in (column, row, column)), _unit(192, row)),
-            Chain(AvgPool(3, 1, padding=1), _unit(192, 1)),
+            unit(192, 1),
+            Chain(unit(mid, 1), unit(mid, row), unit(192, column)),
+            Chain(unit(mid, 1), *(unit(mid, k) for k in (column, row, column)), unit(192, row)),
+            Chain(AvgPool(3, 1, padding=1), unit(192, 1)),
         )
 
     def e():
-        split = Branches(_unit(384, (1, 3)), _unit(384, (3, 1)))
+        split = Branches(unit(384, (1, 3)), unit(384, (3, 1)))
         return Branches(
-            _unit(320, 1),
-            Chain(_unit(384, 1), split),
-            Chain(_unit(448, 1), _unit(384, 3), split),
-            Chain(AvgPool(3, 1, padding=1), _unit(192, 1)),
+            unit(320, 1),
+            Chain(unit(384, 1), split),
+            Chain(unit(448, 1), unit(384, 3), split),
+            Chain(AvgPool(3, 1, padding=1), unit(192, 1)),
         )
 
     b = Branches(
-        _unit(384, 3, 2, "valid"),
-        Chain(_unit(64, 1), _unit(96, 3), _unit(96, 3, 2, "valid")),
+        unit(384, 3, 2, "valid"),
+        Chain(unit(64, 1), unit(96, 3), unit(96, 3, 2, "valid")),
         MaxPool(3, 2),
     )
     d = Branches(
-        Chain(_unit(192, 1), _unit(320, 3, 2, "valid")),
-        Chain(_unit(192, 1), _unit(192, (1, 7)), _unit(192, (7, 1)), _unit(192, 3, 2, "valid")),
+        Chain(unit(192, 1), unit(320, 3, 2, "valid")),
+        Chain(unit(192, 1), unit(192, (1, 7)), unit(192, (7, 1)), unit(192, 3, 2, "valid")),
         MaxPool(3, 2),
     )
     stem = Chain(
-        _unit(32, 3, 2, "valid"),
-        _unit(32, 3, 1, "valid"),
-        _unit(64, 3),
+        unit(32, 3, 2, "valid"),
+        unit(32, 3, 1, "valid"),
+        unit(64, 3),
         MaxPool(3, 2),
-        _unit(80, 1),
-        _unit(192, 3, 1, "valid"),
+        unit(80, 1),
+        unit(192, 3, 1, "valid"),
         MaxPool(3, 2),
     )
     return Chain(
@@ -249,18 +217,18 @@ def inception_v3() -> Network:
 def _densenet(depths: Sequence[int]) -> Network:
     growth, channels = 32, 64
     stages: list[Network] = [
-        Chain(_unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("stem")
+        Chain(unit(64, 7, 2, padding=3), MaxPool(3, 2, padding=1)).named("stem")
     ]
     for i, depth in enumerate(depths):
         layer = Chain(
-            BatchNorm(), _RELU, Conv(1, channels=4 * growth), BatchNorm(), _RELU,
+            BatchNorm(), RELU, Conv(1, channels=4 * growth), BatchNorm(), RELU,
             Conv(3, padding=1, channels=growth),
         )  # fmt: skip
         stages.append((Branches(None, layer) * depth).named(f"denseblock{i + 1}"))
         channels += depth * growth
         if i < len(depths) - 1:
             channels //= 2
-            transition = Chain(BatchNorm(), _RELU, Conv(1, channels=channels), AvgPool(2))
+            transition = Chain(BatchNorm(), RELU, Conv(1, channels=channels), AvgPool(2))
             stages.append(transition.named(f"transition{i + 1}"))
     return Chain(*stages, BatchNorm())
 
@@ -287,10 +255,10 @@ def mobilenet_v1() -> Network:
     """
     plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
     plan += [(1024, 2), (1024, 1)]
-    blocks, channels = [_unit(32, 3, 2).named("stem")], 32
+    blocks, channels = [unit(32, 3, 2).named("stem")], 32
     for i, (out, stride) in enumerate(plan, start=1):
-        depthwise = _unit(channels, 3, stride, groups="depthwise")
-        blocks.append(Chain(depthwise, _unit(out, 1)).named(f"block{i}"))
+        depthwise = unit(channels, 3, stride, groups="depthwise")
+        blocks.append(Chain(depthwise, unit(out, 1)).named(f"block{i}"))
         channels = out
     return Chain(*blocks)
 
@@ -299,22 +267,22 @@ def mobilenet_v2() -> Network:
     """MobileNet-v2 (Sandler et al. 2018). RF 491, stride 32."""
     plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1)]
     plan += [(6, 160, 3, 2), (6, 320, 1, 1)]
-    stages: list[Network] = [_unit(32, 3, 2).named("stem")]
+    stages: list[Network] = [unit(32, 3, 2).named("stem")]
     channels = 32
     for number, (expand, out, depth, stride) in enumerate(plan, start=1):
         blocks = []
         for i in range(min(depth, 2)):
             wide = channels * expand
             branch = Chain(
-                *([_unit(wide, 1)] if expand > 1 else []),
-                _unit(wide, 3, stride if i == 0 else 1, groups="depthwise"),
+                *([unit(wide, 1)] if expand > 1 else []),
+                unit(wide, 3, stride if i == 0 else 1, groups="depthwise"),
                 Conv(1, channels=out),
                 BatchNorm(),
             )
             blocks.append(branch if i == 0 else Residual(branch) * (depth - 1))
             channels = out
         stages.append(Chain(*blocks).named(f"stage{number}"))
-    return Chain(*stages, _unit(1280, 1).named("head"))
+    return Chain(*stages, unit(1280, 1).named("head"))
 
 
 def _inverted(channels: int, kernel: int) -> Network:
@@ -346,18 +314,18 @@ def replknet31b() -> Network:
     """
     stages: list[Network] = [
         Chain(
-            _unit(128, 3, 2),
-            _unit(128, 3, groups="depthwise"),
-            _unit(128, 1),
-            _unit(128, 3, 2, groups="depthwise"),
+            unit(128, 3, 2),
+            unit(128, 3, groups="depthwise"),
+            unit(128, 1),
+            unit(128, 3, 2, groups="depthwise"),
         ).named("stem")
     ]
     plan = zip((128, 256, 512, 1024), (31, 29, 27, 13), (2, 2, 18, 2))
     for i, (channels, kernel, depth) in enumerate(plan):
         large = Chain(
             BatchNorm(),
-            _unit(channels, 1),
-            _unit(channels, kernel, groups="depthwise"),
+            unit(channels, 1),
+            unit(channels, kernel, groups="depthwise"),
             Conv(1, channels=channels),
             BatchNorm(),
         )
@@ -371,89 +339,6 @@ def replknet31b() -> Network:
         )
         parts: list[Network] = [Chain(Residual(large), Residual(wide)) * depth]
         if i:
-            parts[:0] = [_unit(channels, 1), _unit(channels, 3, 2, groups="depthwise")]
+            parts[:0] = [unit(channels, 1), unit(channels, 3, 2, groups="depthwise")]
         stages.append(Chain(*parts).named(f"stage{i + 1}"))
     return Chain(*stages)
-
-
-def unet(levels: int = 4, up: str = "transposed", channels: int = 64) -> Network:
-    """U-Net (Ronneberger et al. 2015) with "same" padding; `up` is "transposed" or "bilinear".
-
-    Bilinear up-sampling is followed by a 1x1 convolution. RF 44 for two levels, 204 for four.
-    """
-    integer("levels", levels)
-    one_of("up", up, ("transposed", "bilinear"))
-
-    def double(c: int) -> Network:
-        return Chain(Conv(3, channels=c), _RELU, Conv(3, channels=c), _RELU)
-
-    def level(depth: int, c: int) -> Network:
-        if depth == 0:
-            return double(c)
-        raised: Network = ConvTranspose(2, 2, channels=c)
-        if up == "bilinear":
-            raised = Chain(Upsample(2, "bilinear"), Conv(1, channels=c))
-        below = Chain(MaxPool(2), level(depth - 1, 2 * c), raised)
-        return Chain(
-            double(c).named(f"down{levels - depth}"),
-            Branches(None, below),
-            double(c).named(f"up{levels - depth}"),
-        )
-
-    return level(levels, channels)
-
-
-def wavenet(stacks: int = 1, layers: int = 10, channels: int = 64) -> Network:
-    """WaveNet (van den Oord et al. 2016): 1-D, causal, kernel 2, dilations 1 … 2^(layers−1).
-
-    The gate tanh(f)·σ(g) stands as one tanh; RF 1 + stacks·(2^layers − 1): 1024 for one stack.
-    """
-    integer("stacks", stacks)
-    integer("layers", layers)
-    stack = [
-        Residual(
-            Chain(
-                Conv(2, dilation=2**i, padding="causal", channels=channels),
-                Activation("tanh"),
-                Conv(1, channels=channels),
-            )
-        ).named(f"dilation{2**i}")
-        for i in range(layers)
-    ]
-    net = Chain(*stack) * stacks if stacks > 1 else Chain(*stack)
-    return Chain(Conv(1, channels=channels).named("stem"), net, ndim=1)
-
-
-def c3d() -> Network:
-    """C3D (Tran et al. 2015), time × height × width, up to pool5. RF 76 x 150 x 150."""
-    plan = [(64, 1, (1, 2, 2)), (128, 1, 2), (256, 2, 2), (512, 2, 2), (512, 2, 2)]
-    blocks = []
-    for i, (channels, depth, pool) in enumerate(plan, start=1):
-        padding = (0, 1, 1) if i == 5 else 0
-        convolutions = Chain(Conv(3, padding=1, channels=channels), _RELU) * depth
-        blocks.append(Chain(convolutions, MaxPool(pool, padding=padding)).named(f"block{i}"))
-    return Chain(*blocks, ndim=3)
-
-
-_ALL: tuple[Callable[..., Network], ...] = (
-    alexnet, vgg11, vgg13, vgg16, vgg19, resnet18, resnet34, resnet50, resnet101, resnet152,
-    deeplab, googlenet, inception_v3, densenet121, densenet169, densenet201, mobilenet_v1,
-    mobilenet_v2, convnext_tiny, replknet31b, unet, wavenet, c3d,
-)  # fmt: skip
-
-
-def names() -> tuple[str, ...]:
-    """Every network of the zoo."""
-    return tuple(f.__name__ for f in _ALL)
-
-
-def get(name: str, **variant) -> Network:
-    """The network called `name`.
-
-    Raises:
-      ValueError: no network has that name.
-    """
-    for build in _ALL:
-        if build.__name__ == name:
-            return build(**variant)
-    raise ValueError(f"name: got {name!r}; takes one of {', '.join(names())}")
