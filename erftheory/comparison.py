@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from erftheory.network.initialisation import Init
+from erftheory.tables import as_html, as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,10 +66,7 @@ class Comparison:
         )
 
     def __str__(self) -> str:
-        table = [self.header, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*table)]
-        lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths)) for row in table]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], self._note])
+        return as_text(self.header, self.rows, notes=[self._note])
 
     __repr__ = __str__
 
@@ -80,13 +77,7 @@ class Comparison:
         return plot_comparison(self.predicted, self.measured)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{c}</th>" for c in self.header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
-            for row in self.rows
-        )
-        note = f"<caption>{html.escape(self._note)}</caption>"
-        return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return as_html(self.header, self.rows, self._note)
 
 
 def compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import math
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from erftheory.erf import measures
+from erftheory.tables import as_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -339,11 +339,7 @@ def html_table(erf: ERF) -> str:
             "excess kurtosis": _numbers(erf.excess_kurtosis),
             "size above 4.55 % of the peak (px)": f"{erf.size():.4g}",
         }
-    cells = (
-        f"<tr><th style='text-align:left'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>"
-        for k, v in rows.items()
-    )
-    return f"<table><caption>Effective receptive field</caption>{''.join(cells)}</table>"
+    return as_html((), list(rows.items()), "Effective receptive field", (0,))
 
 
 def _numbers(values: Sequence[float | None]) -> str:

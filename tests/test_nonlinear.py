@@ -174,7 +174,7 @@ def test_derivatives_are_those_of_the_executed_activations(name):
     h = np.linspace(-6, 6, 41)
     with jax.enable_x64(True):
         function = lambda v: activation(name, v)  # noqa: E731
-        for found in wide.derivatives(name, h):
+        for found in (*wide.slopes(name, h), *wide.bends(name, h)):
             expected = np.asarray(jax.vmap(function)(jnp.asarray(h)))
             np.testing.assert_allclose(found, expected, atol=1e-12)
             function = jax.grad(function)
@@ -187,7 +187,8 @@ def test_tables_by_adaptive_quadrature(name, s):
 
     def mean(which: int, s: float) -> float:
         def term(z: float) -> float:
-            value = wide.derivatives(name, np.array(s * z))[which]
+            at = np.array(s * z)
+            value = (*wide.slopes(name, at), *wide.bends(name, at))[which]
             return float(value) ** 2 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
         return quad(term, -9, 9, points=[0.0], epsabs=1e-13, epsrel=1e-13, limit=200)[0]
@@ -206,7 +207,7 @@ def test_tables_by_adaptive_quadrature(name, s):
 
 def test_unknown_activation():
     with pytest.raises(ValueError, match="name: got 'relu'; takes one of tanh, sigmoid"):
-        wide.derivatives("relu", np.zeros(1))
+        wide.slopes("relu", np.zeros(1))
 
 
 def full_nets(name: str, width: int, channels: int, nets: int, seed: int) -> np.ndarray:
@@ -218,7 +219,7 @@ def full_nets(name: str, width: int, channels: int, nets: int, seed: int) -> np.
     for layer in range(3):
         pixels = x.shape[2] - 2
         h = np.asarray(sum(w[layer][:, a] @ x[:, :, a : a + pixels] for a in range(3)))
-        x, slope, _, _ = wide.derivatives(name, h)
+        x, slope = wide.slopes(name, h)
         gates.append(slope)
     g = np.ones((nets, 1, 1))
     for layer in (2, 1, 0):
@@ -270,7 +271,7 @@ def kernel_map(name: str, x: np.ndarray) -> np.ndarray:
         """E φ(a) φ(b) for covariance ((q, r), (r, other))."""
         left = math.sqrt(q) * z
         right = r / math.sqrt(q) * z[:, None] + math.sqrt(max(other - r * r / q, 0.0)) * z[None]
-        f = wide.derivatives(name, left)[0][:, None] * wide.derivatives(name, right)[0]
+        f = wide.slopes(name, left)[0][:, None] * wide.slopes(name, right)[0]
         return float(chance @ f @ chance)
 
     def covariance(x: np.ndarray, y: np.ndarray) -> float:

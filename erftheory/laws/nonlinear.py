@@ -57,7 +57,7 @@ def piecewise(slope: float, at_zero: float = 0.0) -> Apply:
 
 def _smooth(name: str) -> Apply:
     return Apply(
-        lambda h: wide.derivatives(name, h)[0], lambda h: wide.derivatives(name, h)[1], 1.0
+        lambda h: wide.slopes(name, h)[0], lambda h: wide.slopes(name, h)[1], 1.0
     )
 
 

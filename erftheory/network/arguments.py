@@ -70,6 +70,29 @@ def padding(value: Any, words: tuple[str, ...]) -> Padding:
     return tuple(entries)
 
 
+def output_unit(name: str, value: Any, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """An index of the output grid, one int an axis (an int alone on one); "center" is n // 2.
+
+    Raises:
+      ValueError: another number of entries, or one outside the grid.
+    """
+    if isinstance(value, str) and value == "center":
+        return tuple(n // 2 for n in grid)
+    several = isinstance(value, Sequence) or np.ndim(value) > 0
+    given = value if isinstance(value, str) or several else (value,)
+    what = "x".join(map(str, grid))
+    wrong = f'{name}: got {value!r}; takes "center" or an index of the output grid of {what}'
+    try:
+        if isinstance(given, str) or len(given) != len(grid):
+            raise ValueError
+        place = tuple(integer(name, u, 0) for u in given)
+    except (TypeError, ValueError):
+        raise ValueError(wrong) from None
+    if any(u >= n for u, n in zip(place, grid)):
+        raise ValueError(wrong)
+    return place
+
+
 def number(name: str, value: Any) -> Number:
     """Return an int, `Fraction` or finite float; NumPy scalars become Python numbers."""
     if isinstance(value, np.generic):

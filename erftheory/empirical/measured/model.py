@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from erftheory.network.arguments import integer
+from erftheory.network.arguments import integer, output_unit
 
 Unit = tuple[int, ...]
 
@@ -109,20 +109,7 @@ class Model:
 
     def unit(self, unit: Any) -> Unit:
         """The index of a unit; "center" is n // 2."""
-        grid = self.grid
-        if isinstance(unit, str) and unit == "center":
-            return tuple(n // 2 for n in grid)
-        given = tuple(unit) if isinstance(unit, Sequence | np.ndarray) else (unit,)
-        wrong = f'unit: got {unit!r}; takes "center" or an index of the output grid of {grid}'
-        if isinstance(unit, str) or len(given) != len(grid):
-            raise ValueError(wrong)
-        try:
-            found = tuple(integer("unit", u, 0) for u in given)
-        except ValueError:
-            raise ValueError(wrong) from None
-        if any(u >= n for u, n in zip(found, grid)):
-            raise ValueError(wrong)
-        return found
+        return output_unit("unit", unit, self.grid)
 
     def at_units(self, y: Any) -> list[Any]:
         """What each unit says: arrays (n, features)."""

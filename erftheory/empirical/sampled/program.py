@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -35,6 +35,10 @@ _CACHED = 1 << 16
 _HEAVY, _UNROLLED, _LIGHT = 10**7, 32, 8
 _CALL = 4 * 10**8  # products of a call
 _FEW, _NETS = 10**7, 1024  # products that a call is worth, of no more nets than these
+# XLA's CPU compiler takes half as long with these, for programs up to a fifth slower: of runs of
+# fewer products (some 20 s) that is the better bargain.
+_QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+_LONG = 10**10
 
 
 @dataclass(frozen=True)
@@ -124,77 +128,22 @@ def _made(
     canvas = size_of(cone.source)
     if size is not None and any(n < m for n, m in zip(size[2:], canvas)):
         raise ValueError(f"images: got {size[2:]} pixels; takes at least {canvas}, the unit's cone")
-    widest = max(_widths(made))
-    name = route or choose(devices[0].platform, widest)
+    name = route or choose(devices[0].platform, max(_widths(made)))
     engine = Engine(Layout(name), linear, batch_norm, _pieces(made, cone, graph))
     each = _bytes(made, cone, graph, name)
-    calls = 1
-    if len(devices) == 1:
-        calls = min(1 + (os.cpu_count() or 1), 4) if devices[0].platform == "cpu" else 2
-        calls = max(1, min(calls, memory // (2 * each)))
     if each > memory:
         raise ValueError(f"memory: got {memory}; takes at least {each} bytes, one net")
-    width = 1
-    if name != "map":
-        cached = _CACHED if devices[0].platform == "cpu" else 1 << 24
-        side = max(1, cached // (math.prod(canvas) * (1 if name == "lanes" else widest)))
-        # powers of two; lanes are whole vectors
-        least = 16 if name == "lanes" else 1
-        width = max(least, 1 << min(10, side.bit_length() - 1))
-        while width > 1 and width * each > memory // (2 * calls):
-            width //= 2
+    calls = _calls(devices, memory, each)
+    width = 1 if name == "map" else _width(devices[0].platform, name, made, canvas)
+    while width > 1 and width * each > memory // (2 * calls):
+        width //= 2
     scale = factors(graph, init, channels, in_channels)
     function = gradients(graph, made, engine, cone, field, scale)
+    inputs = partial(_drawn, made, weights, init, (in_channels, *canvas))
     out_shape = (in_channels, *size_of(field))
-
-    def drawn(key: jax.Array, index: jax.Array, images: jax.Array | None) -> tuple:
-        keys = jax.random.split(jax.random.fold_in(key, index), 4)
-        params = draw(made, keys[0], weights, init)
-        signs = jnp.ones((made.channels_out,), jnp.float32)
-        if made.channels_out > 1:
-            signs = jax.random.rademacher(keys[3], (made.channels_out,), jnp.float32)
-        if images is None:
-            x = jax.random.normal(keys[1], (in_channels, *canvas), jnp.float32)
-        else:
-            room = jnp.array([0, *(n - m for n, m in zip(images.shape[2:], canvas))])
-            start = jax.random.randint(keys[1], room.shape, 0, room + 1)
-            x = lax.dynamic_slice(images[index % len(images)], start, (in_channels, *canvas))
-        return params, x, signs, keys[2]
-
-    def row(key: jax.Array, index: jax.Array, images: Any) -> tuple:
-        params, x, signs, keys = jax.vmap(lambda i: drawn(key, i, images))(index)
-        return function(params, x, signs, keys)
-
-    def nothing(index: jax.Array) -> tuple:
-        zeros = jnp.zeros(index.shape, jnp.float32)
-        return jnp.zeros((*index.shape, *out_shape), jnp.float32), zeros, zeros
-
-    def block(key: jax.Array, index: jax.Array, samples: jax.Array, images: Any) -> tuple:
-        # rows past the last sample cost nothing, and no number of samples compiles anew
-        def once(i: jax.Array) -> tuple:
-            return lax.cond(i[0] < samples, lambda i: row(key, i, images), nothing, i)
-
-        found = lax.map(once, index)
-        return tuple(f.reshape(-1, *f.shape[2:]) for f in found)
-
-    program = block
-    if len(devices) > 1:
-        mesh = Mesh(np.array(devices), ("nets",))
-        rows = PartitionSpec("nets")
-        whole = PartitionSpec()
-        program = jax.shard_map(
-            block, mesh=mesh, in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False
-        )
-    compiled = jax.jit(program)
-
-    def evaluate(key: jax.Array, index: Any, samples: Any, images: Any = None) -> Any:
-        if len(devices) == 1:
-            with jax.default_device(devices[0]):
-                return compiled(key, jnp.asarray(index), samples, images)
-        return compiled(key, jnp.asarray(index), samples, images)
-
-    # one call of heavy nets is short, so that few nets too can share the cores
     products = max(1, _products(made, cone, graph))
+    evaluate, compiled = _evaluated(partial(_block, inputs, function, out_shape), devices, products)
+    # one call of heavy nets is short, so that few nets too can share the cores
     steps = 16 if name != "map" else max(1, min(16, _CALL // products))
     # and one of light nets would be all overhead
     steps = max(steps, min(_NETS, _FEW // products) // width)
@@ -202,6 +151,107 @@ def _made(
         field, cone.source, width, steps * len(devices), calls, memory, init, devices, out_shape,
         evaluate, compiled,
     )  # fmt: skip
+
+
+def _calls(devices: tuple[Device, ...], memory: int, each: int) -> int:
+    """Calls under way at once."""
+    platform = devices[0].platform
+    if len(devices) > 1:
+        return 1
+    calls = min(1 + (os.cpu_count() or 1), 4) if platform == "cpu" else 2
+    return max(1, min(calls, memory // (2 * each)))
+
+
+def _width(platform: str, route: str, made: Plan, canvas: tuple[int, ...]) -> int:
+    """Nets side by side, a power of two; lanes are whole vectors."""
+    cached = _CACHED if platform == "cpu" else 1 << 24
+    side = max(1, cached // (math.prod(canvas) * (1 if route == "lanes" else max(_widths(made)))))
+    return max(16 if route == "lanes" else 1, 1 << min(10, side.bit_length() - 1))
+
+
+def _drawn(
+    made: Plan,
+    weights: str,
+    init: str | float,
+    shape: tuple[int, ...],
+    key: jax.Array,
+    index: jax.Array,
+    images: jax.Array | None,
+) -> tuple:
+    """Weights, input, signs of the output channels and a key for masks, of the net `index`."""
+    keys = jax.random.split(jax.random.fold_in(key, index), 4)
+    params = draw(made, keys[0], weights, init)
+    signs = jnp.ones((made.channels_out,), jnp.float32)
+    if made.channels_out > 1:
+        signs = jax.random.rademacher(keys[3], (made.channels_out,), jnp.float32)
+    if images is None:
+        x = jax.random.normal(keys[1], shape, jnp.float32)
+    else:
+        room = jnp.array([0, *(n - m for n, m in zip(images.shape[2:], shape[1:]))])
+        start = jax.random.randint(keys[1], room.shape, 0, room + 1)
+        x = lax.dynamic_slice(images[index % len(images)], start, shape)
+    return params, x, signs, keys[2]
+
+
+def _block(
+    inputs: Callable[..., tuple],
+    function: Callable[..., tuple],
+    out_shape: tuple[int, ...],
+    key: jax.Array,
+    index: jax.Array,
+    samples: jax.Array,
+    images: Any,
+) -> tuple:
+    """Rows of nets one after another.
+
+    Rows past the last sample cost nothing, and no number of samples compiles anew.
+    """
+
+    def row(i: jax.Array) -> tuple:
+        return function(*jax.vmap(lambda one: inputs(key, one, images))(i))
+
+    def nothing(i: jax.Array) -> tuple:
+        zeros = jnp.zeros(i.shape, jnp.float32)
+        return jnp.zeros((*i.shape, *out_shape), jnp.float32), zeros, zeros
+
+    found = lax.map(lambda i: lax.cond(i[0] < samples, row, nothing, i), index)
+    return tuple(f.reshape(-1, *f.shape[2:]) for f in found)
+
+
+def _evaluated(
+    block: Callable[..., tuple], devices: tuple[Device, ...], products: int
+) -> tuple[Callable[..., Any], Any]:
+    """The program on its devices, and the jitted one that long runs take."""
+    platform = devices[0].platform
+    if len(devices) > 1:
+        rows, whole = PartitionSpec("nets"), PartitionSpec()
+        block = jax.shard_map(
+            block, mesh=Mesh(np.array(devices), ("nets",)),
+            in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False,
+        )  # fmt: skip
+    compiled = jax.jit(block)
+    quick = compiled
+    if platform == "cpu" and _quickly():
+        quick = jax.jit(block, compiler_options=_QUICK)
+
+    def evaluate(key: jax.Array, index: Any, samples: Any, images: Any = None) -> Any:
+        program = quick if int(samples) * products < _LONG else compiled
+        if len(devices) == 1:
+            with jax.default_device(devices[0]):
+                return program(key, jnp.asarray(index), samples, images)
+        return program(key, jnp.asarray(index), samples, images)
+
+    return evaluate, compiled
+
+
+@lru_cache(maxsize=1)
+def _quickly() -> bool:
+    """True if this XLA has the options of `_QUICK`."""
+    try:
+        jax.jit(lambda x: x, compiler_options=_QUICK).lower(np.float32(0)).compile()
+    except Exception:  # noqa: BLE001  whatever another version says to an unknown option
+        return False
+    return True
 
 
 def _normalises(graph: Graph) -> bool:

@@ -87,12 +87,14 @@ class Draws:
         powers, done = [], 0
         for block in blocks:
             g = np.asarray(block, dtype=np.float64)
-            flat = g.reshape(len(g), -1)
-            member = batch[done : done + len(g)] == np.arange(BATCHES)[:, None]
-            shape = (BATCHES, *g.shape[1:])
-            first = first + (member @ flat).reshape(shape)
-            second = second + (member @ flat**2).reshape(shape)
-            powers.append((flat**2).sum(1))
+            if done == 0:
+                first, second = np.zeros((2, BATCHES, *g.shape[1:]))
+            square = g * g
+            held, starts = np.unique(batch[done : done + len(g)], return_index=True)
+            if len(held):  # nets of a batch follow each other
+                first[held] += np.add.reduceat(g, starts)
+                second[held] += np.add.reduceat(square, starts)
+            powers.append(square.reshape(len(g), -1).sum(1))
             done += len(g)
         if done != nets:
             raise ValueError(f"gradients: got {done} nets; takes {nets}")

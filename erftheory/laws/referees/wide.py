@@ -28,25 +28,47 @@ _LAST = 24.0  # standard deviations of h that the tables reach; E ψ is flat bey
 _CHUNK = 300_000  # weights at a time
 
 
-def derivatives(name: str, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """φ, φ′, φ″, φ‴ at h."""
+def slopes(name: str, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """φ and φ′ at h."""
     if name == "tanh":
         t = np.tanh(h)
-        one = 1 - t**2
-        return t, one, -2 * t * one, one * (6 * t**2 - 2)
+        return t, 1 - t * t
     if name == "gelu":
         from scipy.special import ndtr
 
-        below, density = ndtr(h), np.exp(-(h**2) / 2) / math.sqrt(2 * math.pi)
-        return h * below, below + h * density, (2 - h**2) * density, (h**3 - 4 * h) * density
-    s = 0.5 + 0.5 * np.tanh(h / 2)  # the logistic function without overflow
+        below = ndtr(h)
+        return h * below, below + h * _density(h)
+    s = _logistic(h)
+    first = s * (1 - s)
+    if name == "sigmoid":
+        return s, first
+    if name == "silu":
+        return h * s, s + h * first
+    raise ValueError(f"name: got {name!r}; takes one of {', '.join(SMOOTH)}")
+
+
+def bends(name: str, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """φ″ and φ‴ at h."""
+    if name == "tanh":
+        t = np.tanh(h)
+        one = 1 - t * t
+        return -2 * t * one, one * (6 * t * t - 2)
+    if name == "gelu":
+        return (2 - h * h) * _density(h), (h**3 - 4 * h) * _density(h)
+    s = _logistic(h)
     first = s * (1 - s)
     second, third = first * (1 - 2 * s), first * (1 - 6 * first)
-    if name == "sigmoid":
-        return s, first, second, third
     if name == "silu":
-        return h * s, s + h * first, 2 * first + h * second, 3 * second + h * third
-    raise ValueError(f"name: got {name!r}; takes one of {', '.join(SMOOTH)}")
+        return 2 * first + h * second, 3 * second + h * third
+    return second, third
+
+
+def _density(h: np.ndarray) -> np.ndarray:
+    return np.exp(-(h * h) / 2) / math.sqrt(2 * math.pi)
+
+
+def _logistic(h: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(h / 2)  # without overflow
 
 
 @dataclass(frozen=True)
@@ -71,7 +93,7 @@ def table(name: str) -> Table:
     chance = np.exp(-(z**2) / 2)
     chance /= chance.sum()
     s = _LAST * np.linspace(0, 1, 401) ** 2
-    f, first, second, third = derivatives(name, s[:, None] * z)
+    (f, first), (second, third) = slopes(name, s[:, None] * z), bends(name, s[:, None] * z)
     means = (first**2, 2 * (second**2 + first * third), f**2, first**2 + f * second)
     return Table(*(CubicSpline(s, values @ chance) for values in means))
 
@@ -127,7 +149,7 @@ def _rows(
     name: str, x: np.ndarray, w: np.ndarray, own: np.ndarray, h: np.ndarray, variance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """E g²(t) up to a factor, shape (nets, 7), and quantities of mean 0 (`_control`)."""
-    f, slope, _, _ = derivatives(name, h)
+    f, slope = slopes(name, h)
     means = table(name)
     size = np.square(f, dtype=np.float64).sum(1)
     q = variance * np.stack([size[:, u : u + 3].sum(1) for u in range(3)], axis=1)

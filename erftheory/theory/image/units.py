@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from erftheory.erf import ERF, ErrorBound
-from erftheory.network.arguments import integer, one_of
+from erftheory.network.arguments import integer, one_of, output_unit
 from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Graph
 from erftheory.network.imported import ALIGNED, Spatial, own_rims
@@ -118,22 +118,7 @@ class _Grid:
 
     def unit(self, unit: Any, name: str = "unit") -> tuple[int, ...]:
         """The index of a unit of the output grid."""
-        shape = self.flat.shape
-        if isinstance(unit, str) and unit == "center":
-            return tuple(n // 2 for n in shape)
-        what = "x".join(map(str, shape))
-        wrong = f'{name}: got {unit!r}; takes "center" or an index of the output grid of {what}'
-        if len(shape) == 1 and not isinstance(unit, str) and np.ndim(unit) == 0:
-            unit = (unit,)
-        if isinstance(unit, str) or not isinstance(unit, Sequence | np.ndarray):
-            raise ValueError(wrong)
-        try:
-            place = tuple(integer(name, u, 0) for u in unit)
-        except ValueError:
-            raise ValueError(wrong) from None
-        if len(place) != len(shape) or any(u >= n for u, n in zip(place, shape)):
-            raise ValueError(wrong)
-        return place
+        return output_unit(name, unit, self.flat.shape)
 
     def erfs(self, units: list[tuple[int, ...]]) -> Iterator[ERF]:
         try:

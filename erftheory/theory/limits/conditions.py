@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Sum
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import AvgPool, MaxPool
+from erftheory.tables import as_html
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.plane.axis import SpanAlgebra
 from erftheory.theory.readings.moments import moments
@@ -59,14 +59,11 @@ class Conditions:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{'holds' if c.holds else '<b>fails</b>'}</td><td>{html.escape(c.name)}</td>"
-            f"<td style='text-align:left'>{html.escape(c.statement)}</td>"
-            f"<td>{', '.join(c.laws)}</td></tr>"
+        rows = [
+            ("holds" if c.holds else "FAILS", c.name, c.statement, ", ".join(c.laws))
             for c in self.entries
-        )
-        head = "<tr><th></th><th>condition</th><th>this network</th><th>laws</th></tr>"
-        return f"<table>{head}{rows}</table>"
+        ]
+        return as_html(("", "condition", "this network", "laws"), rows, left=(2,))
 
 
 def conditions(network: Network, signal: str = "variance", init: Init | None = "he") -> Conditions:

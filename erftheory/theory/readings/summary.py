@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from erftheory.network.endless import Endless
 from erftheory.network.graph import Input, Loop
 from erftheory.network.initialisation import Init
 from erftheory.network.layers import Activation, Layer
+from erftheory.tables import as_html, as_text
 from erftheory.theory.gains.between import Between, ending_at
 from erftheory.theory.lowering.unbounded import unbounded
 from erftheory.theory.readings.moments import moments
@@ -81,33 +81,19 @@ class Summary:
             for r in self.rows
         ]
 
+    @property
+    def _notes(self) -> list[str]:
+        said = f"sizes in input pixels{self._named}; ERF std of the {self.signal} signal"
+        return [said, *([f"unbounded: {self.unbounded}"] if self.unbounded else ())]
+
     def __str__(self) -> str:
-        table = [self.header, *self._cells()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
-        lines = [
-            "  ".join(
-                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))
-            )
-            for row in table
-        ]
-        note = f"sizes in input pixels{self._named}; ERF std of the {self.signal} signal"
-        note += f"\nunbounded: {self.unbounded}" if self.unbounded else ""
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
+        return as_text(self.header, self._cells(), 2, self._notes)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{c}</th>" for c in self.header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
-            for row in self._cells()
-        )
-        more = f"; unbounded: {html.escape(self.unbounded)}" if self.unbounded else ""
-        note = (
-            f"<caption>Sizes in input pixels{html.escape(self._named)}; ERF std of the "
-            f"{self.signal} signal{more}</caption>"
-        )
-        return f"<table>{note}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        said = "; ".join(self._notes)
+        return as_html(self.header, self._cells(), said[0].upper() + said[1:])
 
 
 def summary(
