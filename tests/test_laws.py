@@ -373,7 +373,8 @@ def test_margin_is_allowed_minus_measured_deviation():
 
 def test_a_law_without_tested_evidence_does_not_hold(engines):
     empty = Law("X-1", "nothing", "nothing at all", "nobody", lambda context: [])
-    shown = Law("X-2", "nothing", "nothing at all", "nobody", lambda context: [information("a", "b", "q", 1, 1)])
+    one = information("a", "b", "q", 1, 1)
+    shown = Law("X-2", "nothing", "nothing at all", "nobody", lambda context: [one])
     context = Context(engines)
     assert not empty.run(context).holds
     assert not shown.run(context).holds
