@@ -256,7 +256,7 @@ def test_torch_modules_of_another_precision_say_so_in_one_line():
 F, X = net(filters(7, 2, 3, 2)), images(2, size=6)
 WRONG = [
     (dict(contribution="square"), "contribution: got 'square'; takes one of"),
-    (dict(unit=(3, 6)), r"unit: got \(3, 6\); takes .* output grid of \(6, 6\)"),
+    (dict(unit=(3, 6)), r"unit: got \(3, 6\); takes .* output grid of 6x6"),
     (dict(unit=2), "unit: got 2"),
     (dict(cotangent=2), "cotangent: got channel 2; takes 0 to 1"),
     (dict(cotangent=np.ones(3)), r"cotangent: got shape \(3,\)"),

@@ -12,6 +12,16 @@ import numpy as np
 from erftheory.network.arguments import Number
 
 
+class NegativeTaps(ValueError):
+    """Taps below 0 where variances are wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "taps: got a negative tap in the variance signal; takes variances >= 0 there "
+            '(signed weights belong to signal="gradient")'
+        )
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Taps v(a) of a spatial operation.

@@ -22,6 +22,7 @@ from erftheory.network.base import Network, check_network
 from erftheory.network.graph import Graph
 from erftheory.network.imported import ALIGNED, Spatial, own_rims
 from erftheory.network.initialisation import Init, check_init
+from erftheory.network.kernel import NegativeTaps
 from erftheory.theory.gains.between import between
 from erftheory.theory.image import matrices as layers
 from erftheory.theory.image.graph import Flat, flatten
@@ -111,10 +112,7 @@ class _Grid:
             node.step is not None and node.step.kind == "random" and node.step.kernel.signed
             for node in self.flat.nodes
         ):
-            raise ValueError(
-                "taps: got a negative tap in the variance signal; takes variances >= 0 there "
-                '(signed weights belong to signal="gradient")'
-            )
+            raise NegativeTaps
 
     def unit(self, unit: Any, name: str = "unit") -> tuple[int, ...]:
         """The index of a unit of the output grid."""

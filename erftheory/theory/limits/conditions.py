@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from erftheory.network.base import Network
 from erftheory.network.graph import Graph, Sum
 from erftheory.network.initialisation import Init
+from erftheory.network.kernel import NegativeTaps
 from erftheory.network.layers import AvgPool, MaxPool
 from erftheory.tables import as_html
 from erftheory.theory.gains.prepare import prepare
@@ -74,9 +75,7 @@ def conditions(network: Network, signal: str = "variance", init: Init | None = "
     """
     try:
         walk = prepare(network, signal, init)
-    except ValueError as error:
-        if not str(error).startswith("taps: got a negative tap"):
-            raise
+    except NegativeTaps:
         return Conditions((_signed(network, prepare(network, "gradient", init)),))
     if walk.signed:
         return Conditions((_signed(network, walk),))

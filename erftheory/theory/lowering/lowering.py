@@ -9,7 +9,7 @@ from typing import Any
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Channels
-from erftheory.network.kernel import Kernel
+from erftheory.network.kernel import Kernel, NegativeTaps
 from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
 from erftheory.theory.lowering.branches import leads_through
 from erftheory.theory.lowering.lags import Moments, second_moments
@@ -235,10 +235,7 @@ class _Lowering:
             spacing = tuple(d * j for d, j in zip(step.dilation, frame))
             shift = tuple(-p * j for p, j in zip(step.before, frame))
         if self.signal == "variance" and step.kind == "random" and kernel.signed:
-            raise ValueError(
-                "taps: got a negative tap in the variance signal; takes variances >= 0 there "
-                '(signed weights belong to signal="gradient")'
-            )
+            raise NegativeTaps
         if step.kind == "fixed" and self.signal == "variance" and kernel.trivial and not restrict:
             return RawEdge(reader, gain, (), shift, None, "fixed")  # a crop, a pad, a slice
         routes = isinstance(self.graph.nodes[index].op, MaxPool)
