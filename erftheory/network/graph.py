@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
 from typing import Any, Protocol, TypeVar
 
 from erftheory.network.step import Step
@@ -95,10 +96,29 @@ class Graph:
             elif not isinstance(node.op, Input):
                 yield node.op
 
+    @cached_property
+    def own_steps(self) -> tuple[Step | None, ...]:
+        """The spatial rule of each node; None for joins, repetitions and what moves no pixel."""
+        return tuple(step_of(node.op, self.ndim) for node in self.nodes)
+
+    @cached_property
+    def fine(self) -> tuple[int, ...]:
+        """Points of the coarsest lattice that holds the pixels of all nodes, per input pixel."""
+        return tuple(lcm(*(rate[a].denominator for rate in self.rates)) for a in range(self.ndim))
+
+    def jumps(self, fine: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """`rates` in points of a lattice of `fine` points per input pixel; not to be changed."""
+        known = self.__dict__.setdefault("_jumps", {})
+        if fine not in known:
+            known[fine] = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in self.rates]
+        return known[fine]
+
     def steps(self) -> Iterator[Step]:
         """The windows of all layers that have one, those of repetitions once."""
-        for op in self.operations():
-            if (step := step_of(op, self.ndim)) is not None:
+        for node, step in zip(self.nodes, self.own_steps):
+            if isinstance(node.op, Loop):
+                yield from node.op.graph.steps()
+            elif step is not None:
                 yield step
 
     def backward(
@@ -128,7 +148,7 @@ class Graph:
     def rates(self) -> tuple[tuple[Fraction, ...], ...]:
         """Input pixels per pixel of each node ("jump"), one entry an axis."""
         found: list[tuple[Fraction, ...]] = []
-        for node in self.nodes:
+        for node, step in zip(self.nodes, self.own_steps):
             if isinstance(node.op, Input):
                 found.append((Fraction(1),) * self.ndim)
                 continue
@@ -139,15 +159,16 @@ class Graph:
                         f"{node.name or 'merge'}: got inputs of stride {before} and "
                         f"{found[other]}; takes inputs of equal stride"
                     )
-            found.append(tuple(b * f for b, f in zip(before, self._factor(node))))
+            factor = self._factor(node.op, step)
+            found.append(tuple(b * f for b, f in zip(before, factor)) if factor else before)
         return tuple(found)
 
-    def _factor(self, node: Node) -> tuple[Fraction, ...]:
-        if isinstance(node.op, Loop):
-            return tuple(r**node.op.times for r in node.op.graph.rate)
-        step = step_of(node.op, self.ndim)
-        if step is None:
-            return (Fraction(1),) * self.ndim
+    def _factor(self, op: Op, step: Step | None) -> tuple[Fraction, ...]:
+        """What an operation multiplies the jump by; () for 1."""
+        if isinstance(op, Loop):
+            return tuple(r**op.times for r in op.graph.rate)
+        if step is None or max(step.stride) == 1:
+            return ()
         return tuple(Fraction(1, s) if step.up else Fraction(s) for s in step.stride)
 
     @property

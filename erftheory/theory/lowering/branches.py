@@ -20,11 +20,10 @@ def repeats_fixed(graph: Graph) -> bool:
 def fixed_layers(graph: Graph) -> int:
     """Number of layers of fixed weights, repetitions counted."""
     found = 0
-    for node in graph.nodes:
+    for node, step in zip(graph.nodes, graph.own_steps):
         if isinstance(node.op, Loop):
             found += node.op.times * fixed_layers(node.op.graph)
         else:
-            step = step_of(node.op, graph.ndim)
             found += step is not None and step.kind == "fixed" and not step.kernel.trivial
     return found
 
@@ -71,7 +70,7 @@ def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
         if isinstance(node.op, Loop):
             ends = not _weightless(node.op.graph)[1]
         else:
-            step = step_of(node.op, graph.ndim)
+            step = graph.own_steps[index]
             ends = step is not None and step.kind == "random"
             ends = ends or isinstance(node.op, Endless | Channels)
         own = 0

@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from erftheory.theory.lowering.runs import contracted
 from erftheory.theory.units.slopes import together
-from erftheory.theory.walk.walk import amplitude
+from erftheory.theory.walk.walk import amplitude, read_by
 from erftheory.theory.walk.weights import Weight, quotient
 
 MOST = 1000  # products up to which all lags are followed; beyond, those that one fixed layer makes
@@ -73,6 +73,8 @@ def second_moments(
     raw = {port: [e for e in found if e.reader in known] for port, found in raw.items()}
     if runs:
         raw = contracted(raw, order, outputs, moves)
+    if not any(map(_opens, raw.values())):
+        return _powers(raw, order, outputs, inputs)
     bounds = _Bounds(raw, order, moves)
     limit: Lag | None = None
     while True:
@@ -80,6 +82,37 @@ def second_moments(
         if found is not None:
             return found
         limit = bounds.single if limit is None else tuple(n // 2 for n in limit)
+
+
+def _opens(edges: Sequence[Any]) -> bool:
+    """Whether gradients of a port may come to others, or to other pixels, together."""
+    loose = 0
+    for e in edges:
+        if e.kind != "random" and not (e.kind == "fixed" and e.still and e.square == 1):
+            return True
+        loose += e.kind == "fixed" or len(edges) > 1 and bool(e.mean)
+    return loose > 1
+
+
+def _powers(
+    raw: dict[Port, list], order: list[Port], outputs: list[Port], inputs: list[Port]
+) -> Moments:
+    """Edges of powers alone, where nothing meets and pixels stay apart: those of gradients."""
+    asked = set(inputs)
+    for port in reversed(order):
+        if port in asked:
+            asked.update(e.reader for e in raw.get(port, ()))
+    arriving: dict[State, list[Any]] = {}
+    kept, reached = [], set(outputs)
+    for port in order:
+        if port in asked:
+            edges = [e for e in raw.get(port, ()) if e.reader in reached and e.gain]
+            if edges:
+                reached.add(port)
+                arriving[port] = edges
+            if port in reached:
+                kept.append(port)
+    return Moments(arriving, kept, True, False)
 
 
 class _Bounds:
@@ -99,7 +132,7 @@ class _Bounds:
             for e in raw.get(port, ()):
                 if e.kind == "random":
                     kept = tuple(map(max, kept, self.farthest(e.reader, e.reader)[1]))
-                    if not e.mean:
+                    if self.hull[e.reader] == (still, still) or not e.mean:
                         continue
                 first, last = moves.hull(e, port)
                 below, above = self.hull[e.reader]
@@ -174,15 +207,18 @@ class _States:
 
     def _together(self, port: Port, lag: Lag) -> Iterator[tuple[Any, bool]]:
         """Both gradients at one port."""
-        loose = []
-        for e in self.raw.get(port, ()):
-            if e.mean or e.kind == "fixed":
+        loose, edges = [], self.raw.get(port, ())
+        for e in edges:
+            # one alone that is not fixed has nothing to meet
+            if e.kind == "fixed" or len(edges) > 1 and e.mean:
                 loose.append(e)
             if e.kind != "fixed" and not (e.kind == "routing" and any(lag)):
                 kept = self.moves.kept(e, port, lag)
                 if kept is not None and self._allowed(e.reader, e.reader, lag):
                     whole = not self._shares(e, port)
-                    yield replace(kept, reader=_state(e.reader, e.reader, lag)), whole
+                    yield kept if kept is e and not any(lag) else read_by(
+                        kept, _state(e.reader, e.reader, lag)
+                    ), whole
         for i, e in enumerate(loose):
             for j, f in enumerate(loose):
                 if (j < i and not any(lag)) or (e is f and e.kind != "fixed"):
@@ -236,7 +272,7 @@ class _States:
     def _to(self, edge: Any, a: Port, b: Port, lag: Lag) -> Any:
         if self._ways(a, b)[1](lag):
             a, b, lag = b, a, tuple(-n for n in lag)
-        return replace(edge, reader=_state(a, b, lag))
+        return read_by(edge, _state(a, b, lag))
 
 
 def _state(a: Port, b: Port, lag: Lag) -> State:

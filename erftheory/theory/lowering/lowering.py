@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import lcm
+from functools import partial
 from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Loop, Sum
 from erftheory.network.imported import Channels
 from erftheory.network.kernel import Kernel, NegativeTaps
-from erftheory.network.layers import Activation, Dropout, Layer, MaxPool, Step
+from erftheory.network.layers import Activation, Dropout, MaxPool, Step
 from erftheory.theory.lowering.branches import leads_through
 from erftheory.theory.lowering.lags import Moments, second_moments
 from erftheory.theory.lowering.squares import PlaneLags
@@ -44,12 +44,12 @@ def build(
         refuse_unbounded(network)
     if gains is None:
         gains = structural_gains(graph, signal)
-    return _Lowering(graph, _fine(graph), signal, gains, raw).walk()
+    return _Lowering(graph, graph.fine, signal, gains, raw).walk()
 
 
 def states(graph: Graph, signal: str, gains: Gains) -> tuple[Moments, tuple[int, ...]]:
     """What arrives at every port before it is normalised, and lattice points per pixel."""
-    fine = _fine(graph)
+    fine = graph.fine
     lowering = _Lowering(graph, fine, signal, gains)
     raw, outputs = lowering.gradients(), [p for p, _ in lowering.outputs()]
     if signal == "gradient":
@@ -62,7 +62,7 @@ def transferred(
     graph: Graph, gains: Gains, start: dict[Port, Weight], stop: int = 0
 ) -> dict[Port, Weight]:
     """Power that arrives at the ports of node `stop` from powers, uncorrelated, at some ports."""
-    lowering = _Lowering(graph, _fine(graph), "variance", gains)
+    lowering = _Lowering(graph, graph.fine, "variance", gains)
     raw = lowering.gradients(max(node for node, _ in start), stop)
     ends = [(stop, g) for g in range(len(gains.channels[stop]))]
     found = lowering.moments(raw, list(start), ends)
@@ -75,7 +75,7 @@ def transferred(
 
 def through(graph: Graph, gains: Gains, index: int) -> list[list[Weight]]:
     """Amplitudes of the paths without weights through a repetition, from group to group."""
-    return _Lowering(graph, _fine(graph), "variance", gains).passed(index)
+    return _Lowering(graph, graph.fine, "variance", gains).passed(index)
 
 
 def _times(a: Weight, b: Weight) -> Weight:
@@ -84,20 +84,17 @@ def _times(a: Weight, b: Weight) -> Weight:
     return a * b
 
 
-def _fine(graph: Graph) -> tuple[int, ...]:
-    return tuple(lcm(*(rate[a].denominator for rate in graph.rates)) for a in range(graph.ndim))
-
-
 class _Lowering:
     def __init__(
         self, graph: Graph, fine: tuple[int, ...], signal: str, gains: Gains, raw: bool = False
     ):
         self.graph, self.fine, self.signal, self.gains = graph, fine, signal, gains
         self.raw = raw
+        self.means: dict[int, list[list[Weight]]] = {}  # `passed`, by repetition
         self.ndim = graph.ndim
         self.still = (0,) * self.ndim
         # lattice points per pixel of every node
-        self.jumps = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in graph.rates]
+        self.jumps = graph.jumps(fine)
 
     def walk(self) -> Walk:
         raw, outputs = self.gradients(), self.outputs()
@@ -146,7 +143,7 @@ class _Lowering:
         frame = self.jumps[node.inputs[link.input]]
         if isinstance(node.op, Loop):
             return self._repeated(node.op, index, link, frame)
-        step = node.op.step(self.ndim) if isinstance(node.op, Layer) else None
+        step = self.graph.own_steps[index]
         if step is not None:
             return self._step_edge(reader, link.gain, step, frame, index)
         # which channels are picked is not known, and those of several laws stay apart in truth
@@ -177,10 +174,15 @@ class _Lowering:
             more, by = _powered(body.walk(), count)
             factors += more
             shift = tuple(a + b for a, b in zip(shift, by))
-        reader, mean = (index, link.target), 0
+        reader, mean = (index, link.target), None
         if self.signal == "variance":
-            mean = self.passed(index)[link.source][link.target]
+            mean = partial(self._mean, index, link)
         return RawEdge(reader, link.gain, factors, shift, None, "random", through=mean)
+
+    def _mean(self, index: int, link: Link) -> Weight:
+        if index not in self.means:
+            self.means[index] = self.passed(index)
+        return self.means[index][link.source][link.target]
 
     def passed(self, index: int) -> list[list[Weight]]:
         """`through` a repetition."""

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from erftheory.network.activations import CURVES
 from erftheory.theory.units.law import UnitLaw, activated, gate
-from erftheory.theory.units.quadrature import CLASSES, smoothed
+from erftheory.theory.units.quadrature import CLASSES, Points, smoothed
 from erftheory.theory.walk.walk import Gate
 from erftheory.theory.walk.weights import Weight
+
+
+@lru_cache(maxsize=64)
+def _smoothed(law: UnitLaw, bends: tuple[float, ...]) -> Points:
+    return smoothed(law.points, law.within, law.between, bends, CLASSES)
 
 
 @lru_cache(maxsize=1024)
@@ -31,19 +36,39 @@ def agreement(law: UnitLaw, name: str) -> float:
         s = float(curve.below)
         angle = math.asin(min(1.0, law.between / variance)) / (2 * math.pi)
         return ((1 + s) ** 2 / 4 + (1 - s) ** 2 * angle) / ((1 + s * s) / 2)
-    places, rows = smoothed(law.points, law.within, law.between, curve.bends, CLASSES)
+    places, rows = _smoothed(law, curve.bends)
     slopes, mass = curve.slope(places), rows.sum(1)
     square = float(rows.sum(0) @ slopes**2)
     return float(mass @ (rows @ slopes / mass) ** 2) / square if square else 1.0
 
 
+class SlopeGate(Gate):
+    """The gate of an activation whose inputs have a law; a power asks for `square` alone."""
+
+    def __init__(self, law: UnitLaw, name: str):
+        self.__dict__.update(law=law, name=name)
+
+    @cached_property
+    def mean(self) -> Weight:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return product_mean(self.law, self.name, "linear")
+
+    @cached_property
+    def square(self) -> Weight:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return gate(self.law, self.name)
+
+    @cached_property
+    def memory(self) -> Weight:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return agreement(self.law, self.name)
+
+    @property
+    def exact(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.memory == 1
+
+
 @lru_cache(maxsize=1024)
 def slope_gate(law: UnitLaw, name: str) -> Gate:
     """The gate of an activation whose inputs have a law."""
-    memory = agreement(law, name)
-    return Gate(
-        product_mean(law, name, "linear"), gate(law, name), memory, memory == 1, name, law
-    )
+    return SlopeGate(law, name)
 
 
 def mask_gate(rate: float) -> Gate:
@@ -62,7 +87,7 @@ def product_mean(law: UnitLaw, one: str, two: str) -> Weight:
     if law.symmetric and below[0] is not None and below[1] is not None:
         return (1 + below[0] * below[1]) / 2
     bends = tuple(sorted({0.0, *curves[0].bends, *curves[1].bends}))
-    places, rows = smoothed(law.points, law.within, law.between, bends, CLASSES)
+    places, rows = _smoothed(law, bends)
     return float(rows.sum(0) @ (curves[0].slope(places) * curves[1].slope(places)))
 
 

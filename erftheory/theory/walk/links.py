@@ -63,7 +63,7 @@ def structural_gains(graph: Graph, signal: str = "gradient") -> Gains:
             gains.runs[index] = [(node.op.times, inner)]
             gain = transfer(node.op.graph, inner) ** min(node.op.times, 4096)
         elif isinstance(node.op, Layer):
-            step = node.op.step(graph.ndim)
+            step = graph.own_steps[index]
             if isinstance(node.op, Scale):
                 gain = abs(Fraction(node.op.factor)) ** (1 if signal == "gradient" else 2)
             elif step is not None and step.kind == "fixed" and signal == "variance":

@@ -11,14 +11,14 @@ the law of a random walk that chooses its reader at each fork and its tap at eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
 from math import lcm
 from operator import add, mul
-from typing import Any
+from typing import Any, TypeVar
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.walk.weights import Weight, quotient, root
@@ -184,7 +184,8 @@ class RawEdge:
       gate: of a fixed edge, the random factor of each pixel at the port it arrives at.
       taps: of a fixed edge, amplitudes by lattice point up to a common factor, where they are not
         those of `factors` and `shift`.
-      through: of a repetition, which is a random edge, the amplitude of its paths without weights.
+      through: of a repetition, which is a random edge, what finds the amplitude of its paths
+        without weights; None if there are none.
     """
 
     reader: Any
@@ -195,14 +196,14 @@ class RawEdge:
     kind: str = "random"
     gate: Gate | None = None
     taps: dict[tuple[int, ...], Fraction] | None = None
-    through: Weight = 0
+    through: Callable[[], Weight] | None = None
 
     @cached_property
     def amplitudes(self) -> dict[tuple[int, ...], Fraction]:
         """Taps by lattice point, the shift included, up to a common factor."""
         if self.taps is not None:
             return self.taps
-        if self.kind == "random":
+        if self.kind == "random" or self.still:
             return {(0,) * len(self.shift): Fraction(1)}
         found = {self.shift: Fraction(1)}
         for f in self.factors:
@@ -221,16 +222,30 @@ class RawEdge:
     @cached_property
     def square(self) -> Fraction:
         """Sum of the squares of `amplitudes`."""
+        if self.still:
+            return Fraction(1)
         return sum((v * v for v in self.amplitudes.values()), Fraction(0))
 
     @cached_property
     def mean(self) -> Weight:
         """What `amplitudes` are multiplied by on average."""
         if self.kind != "fixed":
-            return self.gain if self.kind == "routing" else self.through
+            if self.kind == "routing":
+                return self.gain
+            return 0 if self.through is None else self.through()
         return amplitude(self) * (1 if self.gate is None else self.gate.mean)
 
     @cached_property
     def still(self) -> bool:
         """True if pixels stay where they are: one tap at 0."""
         return not self.factors and not any(self.shift) and self.taps is None
+
+
+Read = TypeVar("Read")
+
+
+def read_by(edge: Read, reader: Any) -> Read:
+    """The same edge with another reader, of which nothing that it has found depends."""
+    new = object.__new__(type(edge))
+    new.__dict__.update(edge.__dict__, reader=reader)
+    return new

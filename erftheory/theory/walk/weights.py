@@ -34,6 +34,8 @@ def quotient(a: Weight, b: Weight) -> Weight:
     """a / b, a fraction where both are exact."""
     if isinstance(a, float) or isinstance(b, float):
         return a / b
+    if b == 1:
+        return a if isinstance(a, Fraction) else Fraction(a)
     return Fraction(a) / b
 
 
