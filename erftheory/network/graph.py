@@ -101,6 +101,22 @@ class Graph:
         """The spatial rule of each node; None for joins, repetitions and what moves no pixel."""
         return tuple(step_of(node.op, self.ndim) for node in self.nodes)
 
+    def known(self, function: Callable[[Graph], V]) -> V:
+        """What a function says of this graph, asked once."""
+        found = self.__dict__.setdefault("_known", {})
+        if function not in found:
+            found[function] = function(self)
+        return found[function]
+
+    @cached_property
+    def readers(self) -> tuple[int, ...]:
+        """How many inputs of other nodes read each node."""
+        found = [0] * len(self.nodes)
+        for node in self.nodes:
+            for source in node.inputs:
+                found[source] += 1
+        return tuple(found)
+
     @cached_property
     def fine(self) -> tuple[int, ...]:
         """Points of the coarsest lattice that holds the pixels of all nodes, per input pixel."""

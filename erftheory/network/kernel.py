@@ -37,6 +37,13 @@ class Kernel:
     taps: tuple[Number, ...] | None = None
     divisor: int | Fraction | None = None
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # kernels are keys of most tables
+        return hash((self.shape, self.taps or (), self.divisor or 0))
+
     @cached_property
     def mass(self) -> Number:
         """Sum of the taps."""

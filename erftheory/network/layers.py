@@ -14,7 +14,8 @@ from typing import Any
 from erftheory.network import arguments as arg
 from erftheory.network.activations import ACTIVATIONS, LEAKY, leaky
 from erftheory.network.arguments import Number, Padding
-from erftheory.network.base import Network
+from erftheory.network.base import Network, same_size
+from erftheory.network.graph import SizeRule
 from erftheory.network.kernel import Kernel, span_of
 from erftheory.network.step import Step
 from erftheory.network.weights import Weights, weights
@@ -28,6 +29,10 @@ class Layer(Network):
 
     def lower(self, builder, source: int, scope: str) -> int:
         return builder.add(self, (source,), scope)
+
+    def _size_rule(self, ndim: int) -> SizeRule:
+        step = self.step(ndim)
+        return same_size(ndim) if step is None else tuple(map(step.size_rule, range(ndim)))
 
     def find(self, endpoint: str) -> Network | None:
         return None

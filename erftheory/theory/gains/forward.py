@@ -194,8 +194,7 @@ class _Pass:
                 step = self._single(graph, index, inputs[0], width[index])
                 before = node.inputs[0]
                 if isinstance(node.op, Activation) and any(law.view for _, law in inputs[0]):
-                    readers = sum(other.inputs.count(before) for other in graph.nodes)
-                    pieces = parts if readers == 1 else {}
+                    pieces = parts if graph.readers[before] == 1 else {}
                     rows = correlated(node.op.curve, before, inputs[0], step.rows, pieces, listed)
                     if rows != step.rows:
                         step = self._step(inputs, step.output, rows)

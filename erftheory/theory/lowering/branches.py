@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from erftheory.network.endless import Endless
 from erftheory.network.graph import Concat, Graph, Loop, Sum, step_of
 from erftheory.network.imported import Channels
@@ -52,15 +50,14 @@ def rescales(graph: Graph) -> bool:
 
 def leads_through(graph: Graph) -> bool:
     """True if a path without random weights leads from the input to the output."""
-    return _weightless(graph)[1]
+    return graph.known(_weightless)[1]
 
 
 def meeting(graph: Graph) -> frozenset[int]:
     """The sums in which paths without random weights from one node meet again."""
-    return _weightless(graph)[0]
+    return graph.known(_weightless)[0]
 
 
-@lru_cache(maxsize=256)
 def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
     """These sums, and whether a path without random weights leads through the graph."""
     above: list[int] = [1]  # bits of the nodes that paths without random weights come from
@@ -68,7 +65,7 @@ def _weightless(graph: Graph) -> tuple[frozenset[int], bool]:
     for index, node in enumerate(graph.nodes[1:], start=1):
         reads = [above[i] for i in node.inputs]
         if isinstance(node.op, Loop):
-            ends = not _weightless(node.op.graph)[1]
+            ends = not node.op.graph.known(_weightless)[1]
         else:
             step = graph.own_steps[index]
             ends = step is not None and step.kind == "random"

@@ -88,9 +88,12 @@ def _opens(edges: Sequence[Any]) -> bool:
     """Whether gradients of a port may come to others, or to other pixels, together."""
     loose = 0
     for e in edges:
-        if e.kind != "random" and not (e.kind == "fixed" and e.still and e.square == 1):
+        if e.kind == "random":
+            loose += len(edges) > 1 and bool(e.mean)
+        elif e.kind == "fixed" and e.still and e.square == 1:
+            loose += 1
+        else:
             return True
-        loose += e.kind == "fixed" or len(edges) > 1 and bool(e.mean)
     return loose > 1
 
 

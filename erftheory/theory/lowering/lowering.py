@@ -145,7 +145,11 @@ class _Lowering:
             return self._repeated(node.op, index, link, frame)
         step = self.graph.own_steps[index]
         if step is not None:
-            return self._step_edge(reader, link.gain, step, frame, index)
+            known = self.graph.__dict__.setdefault("_windows", {})
+            key = self.signal, frame, index
+            if key not in known:
+                known[key] = self._window(step, frame, index)
+            return RawEdge(reader, link.gain, *known[key])
         # which channels are picked is not known, and those of several laws stay apart in truth
         mixes = not isinstance(node.op, Sum | Concat) and len(self._feeding(index, link)) > 1
         kind = "random" if mixes or isinstance(node.op, Channels) else "fixed"
@@ -218,9 +222,10 @@ class _Lowering:
             found.append([mean.get(p, 0) for p, _ in self.inputs()])
         return [list(row) for row in zip(*found)]
 
-    def _step_edge(
-        self, reader: Port, gain: Weight, step: Step, frame: tuple[int, ...], index: int
-    ) -> RawEdge:
+    def _window(
+        self, step: Step, frame: tuple[int, ...], index: int
+    ) -> tuple[tuple[Factor, ...], tuple[int, ...], tuple[int, ...] | None, str]:
+        """Factors, shift, grid and kind of the edge of a layer."""
         signed = step.signed if step.kind == "fixed" else None
         step = step.of(self.signal)
         kernel, restrict = step.kernel, None
@@ -239,10 +244,10 @@ class _Lowering:
         if self.signal == "variance" and step.kind == "random" and kernel.signed:
             raise NegativeTaps
         if step.kind == "fixed" and self.signal == "variance" and kernel.trivial and not restrict:
-            return RawEdge(reader, gain, (), shift, None, "fixed")  # a crop, a pad, a slice
+            return (), shift, None, "fixed"  # a crop, a pad, a slice
         routes = isinstance(self.graph.nodes[index].op, MaxPool)
         kind = "routing" if routes else "fixed" if step.kind == "fixed" else "random"
-        return RawEdge(reader, gain, (Factor(kernel, spacing),), shift, restrict, kind)
+        return (Factor(kernel, spacing),), shift, restrict, kind
 
 
 def _power(matrix: list[list[Weight]], count: int) -> list[list[Weight]]:

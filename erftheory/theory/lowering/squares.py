@@ -33,7 +33,7 @@ class PlaneLags:
 
     def joined(self, e: RawEdge, on: RawEdge, port) -> RawEdge | None:
         """`e` and, nearer to the output, the fixed edge `on`, as one; None if they are none."""
-        if on.still and len(on.amplitudes) == 1:
+        if on.still:
             return replace(e, reader=on.reader, gain=e.gain * on.gain)
         if e.kind == "routing":
             return None

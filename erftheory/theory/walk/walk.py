@@ -70,6 +70,14 @@ class Walk:
     correlated: bool = False
     lagged: bool = False
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        edges = tuple((e.source, e.weight, e.factors, e.shift) for v in self.vertices for e in v)
+        return hash((self.fine, self.jump, len(self.vertices), edges))
+
     @cached_property
     def factors(self) -> tuple[Factor, ...]:
         return tuple(f for edges in self.vertices for e in edges for f in e.factors)
@@ -108,7 +116,30 @@ class Walk:
 
         `raw` keeps the mass of the other axes, which normalised signals divide away.
         """
-        return _project(self, axis, raw)
+        known = self.__dict__.setdefault("_lines", {})
+        if (axis, raw) not in known:
+            twin = next((a for a in range(axis) if (a, raw) in known and _alike(self, a, axis)), -1)
+            known[axis, raw] = known[twin, raw] if twin >= 0 else _project(self, axis, raw)
+        return known[axis, raw]
+
+
+def _alike(walk: Walk, a: int, b: int) -> bool:
+    """True if two axes have one line for sure: kernels of ones, as long, at equal places."""
+    return (
+        walk.fine[a] == walk.fine[b]
+        and walk.jump[a] == walk.jump[b]
+        and all(
+            e.shift[a] == e.shift[b] and (e.restrict is None or e.restrict[a] == e.restrict[b])
+            for edges in walk.vertices
+            for e in edges
+        )
+        and all(
+            _alike(k, a, b)
+            if isinstance(k := f.kernel, Walk)
+            else k.taps is None and k.shape[a] == k.shape[b] and f.spacing[a] == f.spacing[b]
+            for f in walk.factors
+        )
+    )
 
 
 def _project(walk: Walk, axis: int, raw: bool) -> Walk:
@@ -235,10 +266,10 @@ class RawEdge:
             return 0 if self.through is None else self.through()
         return amplitude(self) * (1 if self.gate is None else self.gate.mean)
 
-    @cached_property
+    @property
     def still(self) -> bool:
         """True if pixels stay where they are: one tap at 0."""
-        return not self.factors and not any(self.shift) and self.taps is None
+        return not self.factors and self.taps is None and not any(self.shift)
 
 
 Read = TypeVar("Read")
