@@ -130,7 +130,7 @@ def load(model: str, shape: str | None = None, axes: str | None = None) -> Netwo
       ValueError: no such network, file, module or name; code of the model's own that fails; a
         model that cannot be read; a missing or misshapen shape.
     """
-    from erftheory import from_onnx, zoo
+    from erftheory import zoo
 
     given = _integers("shape", shape, 1, "1,224,224,3"), _integers("axes", axes, 0, "1,2")
     if model in zoo.names():
@@ -138,6 +138,8 @@ def load(model: str, shape: str | None = None, axes: str | None = None) -> Netwo
     if model.endswith(".onnx"):
         if not Path(model).is_file():
             raise ValueError(f"model: got {model!r}, which is no file; takes {MODELS}")
+        from erftheory import from_onnx
+
         return _own(model, lambda: from_onnx(model, shape=given[0], spatial_axes=given[1]))
     module, colon, name = model.partition(":")
     if not colon:
@@ -176,10 +178,12 @@ def _read(
     made: bool = False,
 ) -> Network:  # fmt: skip
     """The network of a Network, a torch module, a JAX function, or what makes one of them."""
-    from erftheory import Network, from_jax, from_torch
+    from erftheory import Network
 
     if isinstance(found, Network):
         return found
+    from erftheory import from_jax, from_torch
+
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(found, torch.nn.Module):
         if sizes is None:

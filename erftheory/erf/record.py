@@ -90,7 +90,11 @@ class ERF:
             replicates=replicates,
         )  # fmt: skip
         if marginals is not None:
-            sides = [_normalised(side, "marginals", signal, 1) for side in marginals]
+            known: dict[int, tuple[np.ndarray, float]] = {}  # axes alike share one array
+            for side in marginals:
+                if id(side) not in known:
+                    known[id(side)] = _normalised(side, "marginals", signal, 1)
+            sides = [known[id(side)] for side in marginals]
             self._expect("marginals", (len(sides),), (len(offset),))
             state["marginals"] = tuple([side for side, _ in sides])
             state["_total"] = math.prod([total for _, total in sides])

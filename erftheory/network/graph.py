@@ -126,7 +126,16 @@ class Graph:
         """`rates` in points of a lattice of `fine` points per input pixel; not to be changed."""
         known = self.__dict__.setdefault("_jumps", {})
         if fine not in known:
-            known[fine] = [tuple(int(r * f) for r, f in zip(rate, fine)) for rate in self.rates]
+            found: list[tuple[int, ...]] = []
+            before = None
+            for rate in self.rates:
+                same = rate is before
+                rows = zip(rate, fine)
+                found.append(
+                    found[-1] if same else tuple(f * r.numerator // r.denominator for r, f in rows)
+                )
+                before = rate
+            known[fine] = found
         return known[fine]
 
     def steps(self) -> Iterator[Step]:
@@ -266,6 +275,8 @@ class Builder:
             if i in needed:
                 needed.update(self.nodes[i].inputs)
         kept = [i for i in range(output + 1) if i in needed or i == 0]
+        if len(kept) == len(self.nodes):
+            return Graph(self.ndim, tuple(self.nodes))
         new = {old: i for i, old in enumerate(kept)}
         nodes = []
         for i in kept:

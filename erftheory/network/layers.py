@@ -50,6 +50,8 @@ class Layer(Network):
 
 def _axes_of(**values: Any) -> int | None:
     """Number of axes that tuples among the arguments fix, None if all are plain numbers."""
+    if tuple not in map(type, values.values()):
+        return None
     found: tuple[str, int] | None = None
     for name, value in values.items():
         if isinstance(value, tuple):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,7 @@ def _level(node: Any, mean: np.ndarray, mode: str) -> np.ndarray:
     return total / taps.sum() * (math.prod(step.stride) ** 2 if step.up else 1)
 
 
+@lru_cache(maxsize=256)
 def _reads(step: Any, axis: int, n: int, size: int, mode: str) -> list[Any]:
     """By tap, a matrix (pixels out, pixels in) of what it reads."""
     found, before, after = [], step.before[axis], step.after[axis]

@@ -71,9 +71,9 @@ def second_moments(
     """
     known = set(order)
     raw = {port: [e for e in found if e.reader in known] for port, found in raw.items()}
-    if runs:
+    if runs and any(e.kind != "random" for found in raw.values() for e in found):
         raw = contracted(raw, order, outputs, moves)
-    if not any(map(_opens, raw.values())):
+    if _stay_apart(raw, moves):
         return _powers(raw, order, outputs, inputs)
     bounds = _Bounds(raw, order, moves)
     limit: Lag | None = None
@@ -84,17 +84,25 @@ def second_moments(
         limit = bounds.single if limit is None else tuple(n // 2 for n in limit)
 
 
-def _opens(edges: Sequence[Any]) -> bool:
-    """Whether gradients of a port may come to others, or to other pixels, together."""
-    loose = 0
-    for e in edges:
-        if e.kind == "random":
-            loose += len(edges) > 1 and bool(e.mean)
-        elif e.kind == "fixed" and e.still and e.square == 1:
+def _stay_apart(raw: dict[Port, list], moves: Any) -> bool:
+    """True if for sure no gradient comes to another of its port or of a pixel beside it.
+
+    One max pool may hand on to several pixels; it takes another, or a fixed layer, to tell.
+    """
+    pools = 0
+    for edges in raw.values():
+        loose = 0
+        for e in edges:
+            if e.kind == "random":
+                loose += len(edges) > 1 and bool(e.mean)
+                continue
             loose += 1
-        else:
-            return True
-    return loose > 1
+            pools += e.kind == "routing"
+            if e.kind == "fixed" and not (e.still and e.square == 1):
+                return False
+        if loose > 1 or pools > 1 or pools and moves.folded:
+            return False
+    return True
 
 
 def _powers(

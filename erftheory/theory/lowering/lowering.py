@@ -97,12 +97,14 @@ class _Lowering:
         self.jumps = graph.jumps(fine)
 
     def walk(self) -> Walk:
-        raw, outputs = self.gradients(), self.outputs()
-        order, exact, lagged = self.order(raw, [p for p, _ in outputs]), True, False
-        if self.signal != "gradient":
-            found = self.moments(raw, [p for p, _ in outputs], [p for p, _ in self.inputs()])
+        raw, outputs, inputs = self.gradients(), self.outputs(), self.inputs()
+        exact, lagged = True, False
+        if self.signal == "gradient":
+            order = self.order(raw, [p for p, _ in outputs])
+        else:
+            found = self.moments(raw, [p for p, _ in outputs], [p for p, _ in inputs])
             raw, order, exact, lagged = found.arriving, found.order, found.exact, found.lagged
-        vertices = _normalise(raw, order, outputs, self.inputs(), self.raw)
+        vertices = _normalise(raw, order, outputs, inputs, self.raw)
         vertices = _contract(vertices, self.still)
         return Walk(self.ndim, self.fine, self.jumps[-1], vertices, not exact, lagged)
 

@@ -24,6 +24,7 @@ class PlaneLags:
     """Operators of edges on the plane; `jumps` are the lattice points per pixel of every node."""
 
     windows = True  # of two max pools, the chance that one pixel wins in both is known
+    folded: frozenset[int] = frozenset()  # no padding repeats pixels
 
     def __init__(self, jumps: Sequence[Place]):
         self.jumps, self.ndim = jumps, len(jumps[0])

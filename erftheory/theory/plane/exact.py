@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -267,18 +268,21 @@ class _Positive(_Reading):
             lines.append(known[same])
         logs = [line.log for line, _ in lines]
         self.meets_signal(all(np.isfinite(log.max()) for log in logs))
-        inside = math.prod(float(np.exp(log).sum()) for log in logs)
-        bound = sum(float(line.error.max()) for line, _ in lines)
+        inside = 1.0
+        if not self.whole:
+            inside = math.prod(_each(lambda log: float(np.exp(log).sum()), logs))
+        errors = [line.error for line, _ in lines]
+        bound = sum(_each(lambda error: float(error.max()), errors))
         if self.root:
-            logs = [log / 2 for log in logs]
+            logs = _each(lambda log: log / 2, logs)
             bound /= 2
-        logs = [log - _log_sum(log) for log in logs]
+        logs = _each(lambda log: log - _log_sum(log), logs)
         return self.record(
             "convolution" if any(how == "convolution" for _, how in lines) else "tilted",
             ErrorBound("relative", bound, "every pixel", self.outside),
-            marginals=[np.exp(log) for log in logs],
+            marginals=_each(np.exp, logs),
             log_map=tuple(logs),
-            holes=tuple(np.isneginf(log) for log in logs),
+            holes=tuple(_each(np.isneginf, logs)),
             metadata={} if self.whole else {"inside": inside},
         )
 
@@ -445,6 +449,15 @@ def _position(walk: Walk, unit) -> tuple[int, ...] | None:
         return tuple(operator.index(u) * j for u, j in zip(place, walk.jump))
     except TypeError:
         raise ValueError(f'unit: got {unit!r}; takes "center" or {walk.ndim} ints') from None
+
+
+def _each(function: Callable[[Any], Any], values: list[Any]) -> list[Any]:
+    """The function of each value, found once for one that several axes share."""
+    known: dict[int, Any] = {}
+    for value in values:
+        if id(value) not in known:
+            known[id(value)] = function(value)
+    return [known[id(value)] for value in values]
 
 
 def _log_sum(log: np.ndarray) -> float:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from math import floor, log, log2
 
 import numpy as np
-from scipy import fft
 
 from erftheory.network.kernel import Kernel
 from erftheory.theory.plane.generating import GeneratingAlgebra, Tilted, taps
@@ -270,6 +269,8 @@ class Survey:
         used = np.maximum(np.abs(starts - means), np.abs(stops - 1 - means)).max()
         size = int(max(REACH * stds.max() + used, 2 * used)) + 8
         beyond = self._beyond(theta, tilted, stds)
+        from scipy import fft  # which most readings do without
+
         while True:
             size = min(size, support + 2 + int(2 * used))
             size = int(fft.next_fast_len(size, real=True) or size)
@@ -306,6 +307,8 @@ class Survey:
         sign = 1.0 - 2.0 * (frequency % 2)  # the mean sits at size/2
         values = np.zeros((len(theta), size // 2 + 1), np.complex128)
         values[which, frequency] = strength * sign * (np.cos(angle) + 1j * np.sin(angle))
+        from scipy import fft
+
         found = np.asarray(fft.irfft(values, size, axis=1))
         starts, stops = starts.astype(np.int64), stops.astype(np.int64)
         counts = stops - starts

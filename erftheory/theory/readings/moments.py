@@ -46,12 +46,7 @@ class MomentAlgebra(ConvolutionAlgebra[Raw]):
     def power(self, a, count):
         if count == 1:
             return a
-        if a[0][0] == 0:
-            return super().power(a, count)
-        mass = Fraction(a[0][0], a[1])
-        cumulants = [count * k for k in _cumulants([Fraction(m, a[0][0]) for m in a[0]])]
-        scale = mass if mass == 1 else mass**count
-        return _common([scale * m for m in _raw(cumulants)])
+        return super().power(a, count) if a[0][0] == 0 else _power(a, count)
 
     def shift(self, a, by):
         return self.convolve(a, self.unit(by))
@@ -61,6 +56,15 @@ class MomentAlgebra(ConvolutionAlgebra[Raw]):
         whole = lcm(*(d for _, d, _ in terms))
         scaled = [(p * (whole // d), m) for p, d, m in terms]
         return tuple(sum(f * m[r] for f, m in scaled) for r in range(5)), whole
+
+
+@lru_cache(maxsize=4096)
+def _power(a: Raw, count: int) -> Raw:
+    """A signal of some mass, convolved with itself: cumulants add."""
+    mass = Fraction(a[0][0], a[1])
+    cumulants = [count * k for k in _cumulants([Fraction(m, a[0][0]) for m in a[0]])]
+    scale = mass if mass == 1 else mass**count
+    return _common([scale * m for m in _raw(cumulants)])
 
 
 def _exact(parts):
