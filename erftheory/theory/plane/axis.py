@@ -69,6 +69,7 @@ class Marginal:
             self.compact, moved = compressed(walk, self.span)
             self.base, self.place = moved + (position[0] if position else 0), None
         self.span = max(1, self.span)
+        self.gappy = has_gaps(self.compact)
 
     @cached_property
     def survey(self) -> Survey:
@@ -151,10 +152,12 @@ class Marginal:
         taps, used = work(self.compact), "tilted"
         if method == "auto" and taps <= FEW and length <= FEW * 16 and not gaps.all():
             used = self._convolve(line, gaps, first)
-        if method != "convolution" and line.error.max() > CERTIFIED:
+        worst = line.error.max()
+        if method != "convolution" and worst > CERTIFIED:
             self._tilt(line, gaps, first, last)
+            worst = line.error.max()
         cheap = method == "convolution" or taps * length <= LARGEST_WORK
-        if method != "tilted" and cheap and line.error.max() > CERTIFIED:
+        if method != "tilted" and cheap and worst > CERTIFIED:
             used = self._convolve(line, gaps, first)
         return line, used
 
@@ -170,7 +173,7 @@ class Marginal:
     def _convolve(self, line: Line, gaps: np.ndarray, first: int) -> str:
         begin, end = self._to_lattice(*self.ends)
         missing = np.zeros(end - begin + 1, dtype=bool)
-        if has_gaps(self.compact):
+        if self.gappy:
             missing = holes(self.compact, self.place, (begin,), (end - begin + 1,))
         log, error = log_convolved(self.compact, self.place, (begin,), missing)
         low, high = self._to_lattice(first, first + len(gaps) - 1)
@@ -189,10 +192,13 @@ class Marginal:
 
     def _gaps(self, log: np.ndarray, first: int) -> np.ndarray:
         """True where there is no path, from lattice point `first` on."""
+        inside = self.ends[0] <= first and first + len(log) - 1 <= self.ends[1]
+        if inside and self.span == 1 and not self.gappy:
+            return np.zeros(len(log), dtype=bool)
         points = first + np.arange(len(log))
         gaps = (points < self.ends[0]) | (points > self.ends[1])
         gaps |= (points - self.base) % self.span != 0
-        if has_gaps(self.compact):
+        if self.gappy:
             begin, end = self._to_lattice(first, first + len(log) - 1)
             found = holes(self.compact, self.place, (begin,), (end - begin + 1,))
             start = self._from_lattice(begin) - first

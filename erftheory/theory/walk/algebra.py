@@ -34,7 +34,10 @@ class Algebra(ABC, Generic[S]):
 
     def fold(self, walk: Walk, position: tuple[int, ...] | None = None) -> S:
         """The signal at the input for a unit at `position` (lattice points; default 0)."""
-        signals: list[Any] = [self.unit(position or (0,) * walk.ndim)]
+        start = self.unit(position or (0,) * walk.ndim)
+        if len(walk.vertices) == 2 and len(only := walk.vertices[1]) == 1 and only[0].weight == 1:
+            return self.pull(start, only[0])
+        signals: list[Any] = [start]
         last_use = {e.source: v for v, edges in enumerate(walk.vertices) for e in edges}
         for v, edges in enumerate(walk.vertices[1:], start=1):
             parts = [(e.weight, self.pull(signals[e.source], e)) for e in edges]
