@@ -201,3 +201,30 @@ def test_the_page_of_models_is_of_the_stored_run():
     assert module.table(rows) in page.read_text()
     seen = [*rows, *(r["held"] for r in rows if r["held"])]
     assert all(r["stderr"] <= 0.01 * r["sampled"] for r in seen)
+
+
+def test_readings(tmp_path, capsys):
+    """Every job compares, is timed once and stands in the table, the JSON and the picture."""
+    module = load("readings")
+    target, picture = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--repeats", "1", "--json", str(target), "--plot", str(picture)]
+    assert module.main(arguments) == 0
+    rows = json.loads(target.read_text())["rows"]
+    assert [r["job"] for r in rows] == list(module.JOBS)
+    assert all(0 < r["least"] <= r["milliseconds"] for r in rows)
+    for row in rows[-2:]:  # a command takes longer than its imports, and loads nothing beyond
+        assert row["ratios"]["bare imports"] > 1 and row["answers"]["loads beyond them"] == []
+    assert picture.stat().st_size > 10_000
+    assert "bare imports (asked: 1.3)" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        module.main(["--jobs", "map,maps"])
+    assert "got maps" in capsys.readouterr().err
+
+
+def test_readings_refuse_a_wrong_map(monkeypatch):
+    module = load("readings")
+    right = module.truth
+    monkeypatch.setattr(module, "truth", lambda depth: [c * 2 for c in right(depth)])
+    for job in ("map", "line"):
+        with pytest.raises(SystemExit, match=f"{job}: the bound does not hold; nothing timed"):
+            module.main(["--jobs", job, "--repeats", "1"])
