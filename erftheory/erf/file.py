@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -57,10 +56,12 @@ def write(record: Any, path: str | os.PathLike[str]) -> None:
 
 def read(kind: type[T], path: str | os.PathLike[str]) -> T:
     """The record in a file; ValueError for a file that `write` did not write."""
+    from zipfile import BadZipFile  # of all that a record needs, the slowest to import
+
     try:
         with np.load(path, allow_pickle=False) as file:
             return _restored(kind, dict(file))
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error):
         message = f"path: got {os.fspath(path)}, takes an .npz file that ERF.save wrote"
         raise ValueError(message) from None
 

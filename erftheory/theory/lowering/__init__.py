@@ -7,8 +7,11 @@ from the input (`lags`): the power at the input needs the states of its readers,
 ports opens the one nearer to the input, a random layer keeps a lag and ends a product. What is
 asked for and reached is a longer walk; readings need not know. `runs` contracts fixed edges in a
 row, and fixed paths of the same two ends, into one edge of summed amplitudes; `squares` has what an
-edge does to lags; `branches` says which sums add amplitudes, `unbounded` what has no end.
-Repetitions with fixed taps are written out, because lags cross iterations.
+edge does to lags; `branches` says which sums add amplitudes, `unbounded` what has no end,
+`vertices` scales to mass 1. Repetitions with fixed taps are written out, because lags cross
+iterations. Layers in a row, whose gains cancel, are lowered at once; where nothing meets the edges
+of powers are those of gradients, and what activations do on average is found only when a product
+asks.
 
 Left: gates of neighbours count as correlated like those of any two pixels of a channel, since the
 forward pass knows no distances; max pools end products of two pixels; more than `MOST` products are

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
 from erftheory.network.base import Network
 from erftheory.network.graph import Concat, Graph, Loop, Sum
-from erftheory.network.imported import Channels
+from erftheory.network.imported import Channels, Scale
 from erftheory.network.kernel import Kernel, NegativeTaps
 from erftheory.network.layers import Activation, Dropout, MaxPool, Step
 from erftheory.theory.lowering.branches import leads_through
 from erftheory.theory.lowering.lags import Moments, second_moments
 from erftheory.theory.lowering.squares import PlaneLags
 from erftheory.theory.lowering.unbounded import refuse_unbounded
+from erftheory.theory.lowering.vertices import contracted, normalised
 from erftheory.theory.units.slopes import mask_gate, slope_gate
 from erftheory.theory.walk.links import Gains, Link, structural_gains
 from erftheory.theory.walk.walk import Edge, Factor, Gate, Port, RawEdge, Walk, merge_factors
@@ -43,6 +43,9 @@ def build(
     if not endless:
         refuse_unbounded(network)
     if gains is None:
+        line = None if raw else _Lowering(graph, graph.fine, signal, Gains()).line()
+        if line is not None:
+            return line
         gains = structural_gains(graph, signal)
     return _Lowering(graph, graph.fine, signal, gains, raw).walk()
 
@@ -104,9 +107,35 @@ class _Lowering:
         else:
             found = self.moments(raw, [p for p, _ in outputs], [p for p, _ in inputs])
             raw, order, exact, lagged = found.arriving, found.order, found.exact, found.lagged
-        vertices = _normalise(raw, order, outputs, inputs, self.raw)
-        vertices = _contract(vertices, self.still)
+        vertices = normalised(raw, order, outputs, inputs, self.raw)
+        vertices = contracted(vertices, self.still)
         return Walk(self.ndim, self.fine, self.jumps[-1], vertices, not exact, lagged)
+
+    def line(self) -> Walk | None:
+        """The walk of layers in a row, whose gains cancel; None if it takes more to tell."""
+        factors, shift = (), self.still
+        for index in range(len(self.graph.nodes) - 1, 0, -1):
+            node, step = self.graph.nodes[index], self.graph.own_steps[index]
+            if node.inputs != (index - 1,) or isinstance(node.op, Sum | Concat | Scale):
+                return None
+            frame = self.jumps[index - 1]
+            if isinstance(node.op, Loop):
+                body = _Lowering(node.op.graph, frame, self.signal, self.gains).line()
+                if body is None:
+                    return None
+                more, by = _powered(body, node.op.times)
+            elif step is None:
+                continue
+            elif step.up or step.kind != "random":  # grids, and correlations behind fixed taps
+                return None
+            else:
+                more, by = self._window(step, frame, index)[:2]
+            factors += more
+            shift = tuple(a + b for a, b in zip(shift, by))
+        if not factors:
+            return None
+        edge = Edge(0, 1, merge_factors(factors), shift)
+        return Walk(self.ndim, self.fine, self.jumps[-1], ((), (edge,)))
 
     def moments(
         self,
@@ -274,102 +303,3 @@ def _powered(walk: Walk, count: int) -> tuple[tuple[Factor, ...], tuple[int, ...
         factors = tuple(Factor(f.kernel, f.spacing, f.count * count) for f in edge.factors)
         return factors, tuple(count * s for s in edge.shift)
     return (Factor(walk, (1,) * walk.ndim, count),), (0,) * walk.ndim
-
-
-def _normalise(
-    raw: dict[Port, list[RawEdge]],
-    order: list[Port],
-    outputs: list[tuple[Port, Weight]],
-    inputs: list[tuple[Port, Weight]],
-    counted: bool,
-) -> list[list[Edge]]:
-    """Scale every signal to mass 1; ports whose mixtures agree share one vertex.
-
-    With M the mass of each port, g/M obeys the same recursion with weights gain·M(reader)/M, so
-    the scales of a deep net never overflow and the weights at a fork are probabilities.
-    """
-    vertices: list[list[Edge]] = [[]]
-    known: dict[object, int] = {}
-    place: dict[Port, int] = {}
-    mass: dict[Port, Weight] = {port: 1 for port, _ in outputs}
-    start = set(mass)
-    for port in order:
-        edges = raw.get(port, [])
-        arrivals = [(e.gain * mass[e.reader], place[e.reader], e) for e in edges]
-        if port in start:
-            arrivals.append((1, 0, RawEdge(port, 1, (), ())))
-        if not arrivals:
-            continue
-        total = sum(a[0] for a in arrivals)
-        mass[port] = total
-        merged: dict[object, Weight] = {}
-        for part, source, e in arrivals:
-            key = (source, e.factors, e.shift, e.restrict)
-            share = 1 if counted or len(arrivals) == 1 else _ratio(part, total)
-            merged[key] = merged.get(key, 0) + share
-        place[port] = _vertex(merged, vertices, known)
-    parts = [(c, p) for p, c in inputs if p in mass]
-    whole = sum(c * mass[p] for c, p in parts)
-    if len({place[p] for _, p in parts}) > 1:
-        still = (0,) * len(next(e.shift for v in vertices for e in v))
-        merged = {}
-        for c, p in parts:
-            key = (place[p], (), still, None)
-            merged[key] = merged.get(key, 0) + _ratio(c * mass[p], whole)
-        _vertex(merged, vertices, known)
-        return vertices
-    last = place[parts[0][1]]
-    return vertices[: last + 1]
-
-
-def _ratio(part: Weight, total: Weight) -> Weight:
-    exact = not isinstance(part, float) and not isinstance(total, float)
-    return Fraction(part) / total if exact else part / total
-
-
-def _vertex(merged: dict, vertices: list[list[Edge]], known: dict[object, int]) -> int:
-    if len(merged) == 1:
-        (source, factors, shift, restrict), weight = next(iter(merged.items()))
-        if not factors and not any(shift) and restrict is None and weight == 1:
-            return source  # nothing happened: the same vertex
-    # mixtures that agree to 12 digits are one: rounding must not split what theory shares
-    key = tuple(
-        (k, w if isinstance(w, (int, Fraction)) else float(f"{w:.12e}")) for k, w in merged.items()
-    )
-    if key not in known:
-        vertices.append([Edge(k[0], w, k[1], k[2], k[3]) for k, w in merged.items()])
-        known[key] = len(vertices) - 1
-    return known[key]
-
-
-def _contract(vertices: list[list[Edge]], still: tuple[int, ...]) -> tuple[tuple[Edge, ...], ...]:
-    """Join unforked runs: a vertex of one unrestricted edge that one edge reads disappears."""
-    readers = [0] * len(vertices)
-    for edges in vertices:
-        for e in edges:
-            readers[e.source] += 1
-    new: list[list[Edge]] = [[]]
-    place = {0: 0}
-    joined: dict[int, Edge] = {}
-    for v, edges in enumerate(vertices[1:], start=1):
-        row = []
-        for e in edges:
-            shift = e.shift or still
-            before = joined.get(e.source)
-            if before is None:
-                row.append(Edge(place[e.source], e.weight, e.factors, shift, e.restrict))
-            else:
-                shift = tuple(a + b for a, b in zip(before.shift, shift))
-                factors = before.factors + e.factors
-                row.append(Edge(before.source, e.weight, factors, shift, e.restrict))
-        last = v == len(vertices) - 1
-        lone = len(row) == 1 and row[0].weight == 1 and row[0].restrict is None
-        if lone and readers[v] == 1 and not last:
-            joined[v] = row[0]
-        else:
-            new.append(row)
-            place[v] = len(new) - 1
-    return tuple(
-        tuple(Edge(e.source, e.weight, merge_factors(e.factors), e.shift, e.restrict) for e in row)
-        for row in new
-    )
