@@ -21,7 +21,7 @@ from erftheory.command import run
 from erftheory.files import check_writable, plain, whole
 from erftheory.laws import Context, Engines, Verdict, select
 from erftheory.laws.machine.base import Law
-from erftheory.laws.machine.running import in_threads, in_two_processes
+from erftheory.laws.machine.running import Second, in_threads, in_two_processes
 from erftheory.laws.output.lines import (
     Lines,
     make_console,
@@ -70,13 +70,11 @@ def verify(
     laws, target = prepare(arguments)
     console = console or make_console()
     started = time.perf_counter()
-    context = Context(
-        engines or Engines.load(),
-        arguments.depth, arguments.kernel, arguments.samples, arguments.seed,
-    )  # fmt: skip
-    verdicts = _run(
-        laws, context, console, arguments.quiet, 1 if engines is not None else processes
-    )
+    asked = {name: getattr(arguments, name) for name in ("depth", "kernel", "samples", "seed")}
+    two = processes > 1 and len(laws) > 1 and engines is None
+    other = Second(**asked) if two else None
+    context = Context(engines or Engines.load(), **asked)
+    verdicts = _run(laws, context, console, arguments.quiet, other)
     complete = len(verdicts) == len(laws)
     networks = []
     if complete and not (arguments.quiet and target is None):
@@ -125,7 +123,7 @@ def prepare(arguments: Arguments) -> tuple[tuple[Law, ...], Path | None]:
 
 
 def _run(
-    laws: Sequence[Law], context: Context, console: Console, quiet: bool, processes: int
+    laws: Sequence[Law], context: Context, console: Console, quiet: bool, other: Second | None
 ) -> list[Verdict]:
     """The verdicts in the order of the laws, fewer if interrupted; their notes join the context's
     in order."""
@@ -148,8 +146,8 @@ def _run(
                 told = f"{lines.done} of {lines.total}  {', '.join(running)}  {lines.left}"
                 progress.update(task, description=told)
 
-        if processes > 1 and len(laws) > 1:
-            found = in_two_processes(laws, context, report)
+        if other is not None:
+            found = in_two_processes(laws, context, report, other)
             verdicts = [verdict for verdict in found if verdict is not None]
         else:
             verdicts = in_threads(laws, context, report, WORKERS)

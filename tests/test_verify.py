@@ -222,13 +222,13 @@ def test_an_interrupt_shows_what_was_decided_and_exits_130(monkeypatch, tmp_path
         laws, target = prepared(arguments)
         return tuple(replace(law, check=check) for law in laws), target
 
-    def told(laws, context, report):
+    def told(laws, context, report, other):
         def heard(law, verdict):
             report(law, verdict)
             if verdict is not None:
                 decided.set()
 
-        return running.in_two_processes(laws, context, heard)
+        return running.in_two_processes(laws, context, heard, other)
 
     monkeypatch.setattr(v, "prepare", prepare)
     monkeypatch.setattr(v, "in_two_processes", told)

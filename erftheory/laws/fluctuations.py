@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise, product
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from erftheory.laws.machine.base import Context, Evidence, above, close, law, stack
 from erftheory.laws.machine.trials import LEVELS
@@ -141,4 +141,4 @@ def _hall_test(values: np.ndarray, mean: float) -> float:
     skewness = float(((values - values.mean()) ** 3).mean()) / scale**3
     # t + γt²/3 + γ²t³/27 + γ/6n, as a cube so that it is seen to grow with t
     cube = ((1 + skewness * t / 3) ** 3 - 1) / skewness if abs(skewness) > 1e-9 else t
-    return float(2 * norm.sf(abs(math.sqrt(n) * (cube + skewness / (6 * n)))))
+    return float(2 * ndtr(-abs(math.sqrt(n) * (cube + skewness / (6 * n)))))

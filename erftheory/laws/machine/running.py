@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
 
@@ -39,52 +40,75 @@ def in_threads(
         return list(pool.map(run, reversed(laws)))[::-1]
 
 
-def in_two_processes(
-    laws: Sequence[Law], context: Context, report: Report
-) -> list[Verdict | None]:
-    """The same, with the engines of the package alone: each process takes the next law.
+class Second:
+    """A second process that runs laws by id; it loads the package while the first one does."""
 
-    Interrupted from the keyboard, it gives what was decided until then, and None for the rest.
+    def __init__(self, **asked: Any):
+        self._ours, theirs = (process := get_context("spawn")).Pipe()
+        self._child = process.Process(target=_serve, args=(theirs, asked), daemon=True)
+        self._child.start()
+        theirs.close()
+
+    def run(self, law: Law) -> Verdict | None:
+        """None if the process is gone."""
+        try:
+            self._ours.send(law.id)
+            return Verdict(law, *self._ours.recv())
+        except (EOFError, OSError):
+            return None
+
+    def stop(self) -> None:
+        self._child.terminate()
+        self._ours.close()
+
+
+def second(context: Context) -> Second:
+    """A second process for laws in the same context."""
+    asked = ("depth", "kernel", "samples", "seed")
+    return Second(**{name: getattr(context, name) for name in asked})
+
+
+def in_two_processes(
+    laws: Sequence[Law], context: Context, report: Report, other: Second | None = None
+) -> list[Verdict | None]:
+    """The same, with the engines of the package alone: each process takes the next laws.
+
+    Those of one name (GRW-1, GRW-2) stay together, since they look at the same nets. Interrupted
+    from the keyboard, it gives what was decided until then, and None for the rest.
     """
-    waiting = list(enumerate(laws))
+    rows = groupby(enumerate(laws), lambda row: row[1].id.split("-")[0])
+    waiting = [list(row) for _, row in rows]
     verdicts: list[Any] = [None] * len(laws)
     lock = threading.Lock()
+    other = other or second(context)
 
     def drive(run: Callable[[Law], Verdict]) -> None:
         while True:
             with lock:
                 if not waiting:
                     return
-                index, law = waiting.pop()
-            report(law, None)
-            verdicts[index] = run(law)
-            report(law, verdicts[index])
+                taken = waiting.pop()
+            for index, law in taken:
+                if stopped.is_set():
+                    return
+                report(law, None)
+                verdicts[index] = run(law)
+                report(law, verdicts[index])
 
+    stopped = threading.Event()
     here = lambda law: law.run(replace(context, notes=[]))  # noqa: E731
-    ours, theirs = (process := get_context("spawn")).Pipe()
-    asked: dict[str, Any] = {k: getattr(context, k) for k in ("depth", "kernel", "samples", "seed")}
-    child = process.Process(target=_serve, args=(theirs, asked), daemon=True)
-    child.start()
-    theirs.close()
-
-    def away(law: Law) -> Verdict:
-        try:
-            ours.send(law.id)
-            return Verdict(law, *ours.recv())
-        except (EOFError, OSError):  # it is gone; nothing is lost
-            return here(law)
-
+    away = lambda law: other.run(law) or here(law)  # noqa: E731  nothing is lost if it is gone
     beside = threading.Thread(target=drive, args=(away,), daemon=True)
     try:
         beside.start()
         drive(here)
         beside.join()
     except KeyboardInterrupt:
+        stopped.set()
         waiting.clear()
         return list(verdicts)
     finally:
-        child.terminate()
-        ours.close()
+        other.stop()
     return verdicts
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.signal import fftconvolve
 from scipy.special import ndtr
 
 from erftheory.theory.fluctuations.chains import BackwardLayer
@@ -80,6 +79,8 @@ def _middle(array: np.ndarray, size: int) -> np.ndarray:
 
 def two_walks(layers: list[BackwardLayer], kappa: float) -> float:
     """log of E Π (1 + rewards) over two walks, from the law of their distance, on any axes."""
+    from scipy.signal import fftconvolve  # half a second to import
+
     meet = np.ones((1,) * layers[0].places.shape[1])
     same = 1 / layers[0].outward  # the part of the meeting walks that shares a channel
     share = same
