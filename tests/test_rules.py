@@ -41,7 +41,7 @@ LAYERS = sorted(
     (
         kind
         for kind in every(Layer)
-        if kind.__name__[0] != "_" and kind not in (Layer, layers.Norm, Endless)
+        if kind.__name__[0] != "_" and kind not in (Layer, layers.Sliding, layers.Norm, Endless)
     ),
     key=lambda kind: kind.__name__,
 )

@@ -19,7 +19,6 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
-from itertools import accumulate
 from typing import NamedTuple
 
 from erftheory.network import arguments as arg
@@ -36,6 +35,7 @@ from erftheory.network.layers import (
     LayerNorm,
     RMSNorm,
 )
+from erftheory.theory.gains.groups import concat, rearranged, refine
 from erftheory.theory.gains.norms import normed
 from erftheory.theory.gains.transport import alike, balance, extrapolate, mean, plain, product, same
 from erftheory.theory.lowering.branches import meeting
@@ -80,28 +80,6 @@ def meanfield_gains(
     width = widths(graph, channels, in_channels)[0]
     run = _Pass(init, channels, signal == "gradient").run(graph, [(width, dist.STANDARD)])
     return run.gains[-1]
-
-
-# ---- channel groups ----------------------------------------------------------------------------
-
-
-def _refine(inputs: list[list[Group]], name: str) -> list[tuple[int, tuple[int, ...]]]:
-    """Common refinement of partitions: (channels, the group of each input it lies in)."""
-    totals = [sum(c for c, _ in groups) for groups in inputs]
-    if len(set(totals)) > 1:
-        raise ValueError(
-            f"{name or 'sum'}: got inputs of {' and '.join(map(str, totals))} channels; takes "
-            "inputs of equal channels"
-        )
-    if all(len(groups) == 1 for groups in inputs):
-        return [(totals[0], (0,) * len(inputs))]
-    ends = [list(accumulate(c for c, _ in groups)) for groups in inputs]
-    parts, start = [], 0
-    for end in sorted(set().union(*ends)):
-        groups = tuple(next(i for i, e in enumerate(row) if e >= end) for row in ends)
-        parts.append((end - start, groups))
-        start = end
-    return parts
 
 
 # ---- the pass ---------------------------------------------------------------------------------
@@ -184,7 +162,7 @@ class _Pass:
                 found = self._sum(graph, index, states, listed, start, parts, shared)
                 step = self._step(inputs, *found)
             elif isinstance(node.op, Concat):
-                step = self._step(inputs, *_concat(inputs))
+                step = self._step(inputs, *concat(inputs))
             elif isinstance(node.op, Loop):
                 start = reaches[node.inputs[0]]
                 step = self._step(
@@ -233,7 +211,7 @@ class _Pass:
             if isinstance(node.op, Conv | ConvTranspose):
                 made = self._convolution(node.op, node.name, graph.ndim, groups, out)
             elif isinstance(node.op, Channels | Spatial) and node.op.channels is not None:
-                made = _rearranged(node.op, graph.ndim, groups, out)
+                made = rearranged(node.op, graph.ndim, groups, out)
             elif isinstance(node.op, GroupNorm | LayerNorm | RMSNorm):
                 made = normed(node.op, groups)
             else:
@@ -278,7 +256,7 @@ class _Pass:
         node = graph.nodes[index]
         inputs, op = [states[i] for i in node.inputs], node.op
         assert isinstance(op, Sum)
-        pieces = _refine(inputs, node.name)
+        pieces = refine(inputs, node.name)
         rows = [
             (i, g, t, Fraction(count, inputs[i][g][0]))
             for t, (count, groups) in enumerate(pieces)
@@ -384,28 +362,3 @@ def _filter(
     backward = variance * outward * taps
     forward = variance * inward * taps / spread
     return depthwise, forward, (backward, root(backward)), bias, forward / spread
-
-
-def _rearranged(
-    op: Channels | Spatial, ndim: int, groups: list[Group], out: int
-) -> tuple[list[Group], list]:
-    """Channels left out, or traded for pixels: every entry is passed on once, or not at all."""
-    step = op.step(ndim)
-    gain = Fraction(out, sum(c for c, _ in groups))
-    if step is not None and step.up:
-        gain *= math.prod(step.stride)
-    rows = [(0, g, 0, (gain, root(gain))) for g in range(len(groups))]
-    if len(groups) == 1:
-        return [(out, groups[0][1])], rows
-    second = mean([(c, law.second) for c, law in groups])
-    level = mean([(c, law.level) for c, law in groups])
-    return [(out, dist.gaussian(second, level))], rows
-
-
-def _concat(inputs: list[list[Group]]) -> tuple[list[Group], list]:
-    output, links = [], []
-    for i, groups in enumerate(inputs):
-        for g, group in enumerate(groups):
-            links.append((i, g, len(output), (1, 1)))
-            output.append(group)
-    return output, links

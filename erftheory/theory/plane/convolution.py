@@ -50,19 +50,12 @@ class ArrayAlgebra(Algebra[Placed]):
                 continue
             for _ in range(f.count):
                 if passes is None:
-                    signal = self._through(signal, f.kernel)
+                    signal = self.through(signal, f.kernel)
                     continue
                 for taps in passes:
                     signal = _sum([(w, signal, place) for w, place in taps])
         first = tuple(a + b for a, b in zip(signal.first, edge.shift))
         return Placed(signal.values, first, signal.exponent)
-
-    def _through(self, signal: Placed, walk) -> Placed:
-        """Pull any signal, not just the unit, through the walk of a repeated part."""
-        signals = [signal]
-        for edges in walk.vertices[1:]:
-            signals.append(self.mix([(e.weight, self.pull(signals[e.source], e)) for e in edges]))
-        return signals[-1]
 
     def mix(self, parts):
         if len(parts) == 1 and parts[0][0] == 1:

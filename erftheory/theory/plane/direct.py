@@ -80,7 +80,7 @@ class DirectAlgebra(Algebra):
         for f in edge.factors:
             if isinstance(f.kernel, Walk):
                 for _ in range(f.count):
-                    signal = self._through(signal, f.kernel)
+                    signal = self.through(signal, f.kernel)
                 continue
             chunks = list(tables([(f.kernel, f.spacing, 1)], centred=False))
             if len(chunks) == 1:
@@ -95,13 +95,6 @@ class DirectAlgebra(Algebra):
         if any(edge.shift):
             signal = jnp.roll(signal, edge.shift, tuple(range(signal.ndim)))
         return signal if edge.restrict is None else _thin(edge.restrict, signal)
-
-    def _through(self, signal, walk: Walk):
-        """Pull any signal (not just the unit) through the walk of a repeated part."""
-        signals = [signal]
-        for edges in walk.vertices[1:]:
-            signals.append(self.mix([(e.weight, self.pull(signals[e.source], e)) for e in edges]))
-        return signals[-1]
 
     def mix(self, parts):
         total = jnp.zeros(self.grid)

@@ -39,18 +39,12 @@ class LatticeAlgebra(Algebra[Sparse]):
         for f in edge.factors:
             for _ in range(f.count):
                 if isinstance(f.kernel, Walk):
-                    signal = self._through(signal, f.kernel)
+                    signal = self.through(signal, f.kernel)
                 else:
                     signal = _convolved(signal, f.kernel, f.spacing)
         first = tuple(a + b for a, b in zip(signal.first, edge.shift))
         signal = Sparse(signal.values, first, signal.step)
         return signal if edge.restrict is None else _kept(signal, edge.restrict)
-
-    def _through(self, signal: Sparse, walk: Walk) -> Sparse:
-        signals = [signal]
-        for edges in walk.vertices[1:]:
-            signals.append(self.mix([(e.weight, self.pull(signals[e.source], e)) for e in edges]))
-        return signals[-1]
 
     def mix(self, parts):
         if len(parts) == 1 and parts[0][0] == 1:

@@ -34,7 +34,10 @@ class Algebra(ABC, Generic[S]):
 
     def fold(self, walk: Walk, position: tuple[int, ...] | None = None) -> S:
         """The signal at the input for a unit at `position` (lattice points; default 0)."""
-        start = self.unit(position or (0,) * walk.ndim)
+        return self.through(self.unit(position or (0,) * walk.ndim), walk)
+
+    def through(self, start: S, walk: Walk) -> S:
+        """The signal at the input, of any signal at the output."""
         if len(walk.vertices) == 2 and len(only := walk.vertices[1]) == 1 and only[0].weight == 1:
             return self.pull(start, only[0])
         signals: list[Any] = [start]
