@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import NETWORKS
 
@@ -71,8 +71,12 @@ def rising(draw):
     return Chain(Conv(2), part, draw(st.sampled_from([Conv(3), up])), ndim=1)
 
 
+BETWEEN = Chain(*(ConvTranspose(2, 2, dilation=2),) * 2, ndim=1)  # writes to even pixels alone
+
+
 @settings(max_examples=40, deadline=None)
 @given(rising(), st.integers(-3, 3))
+@example(BETWEEN, 1)
 def test_drawn_nets_have_the_moments_and_the_map_of_their_counts(net, unit):
     walk = prepare(net, "variance", "he")
     if not walk.restricted:
@@ -85,6 +89,10 @@ def test_drawn_nets_have_the_moments_and_the_map_of_their_counts(net, unit):
         return
     assert phased_moments(walk, 4, position) == wanted
     counts = Counts(walk, position, weighted=True)
+    if not any(counts.map):
+        with pytest.raises(ValueError, match="unit: got .* which no input reaches"):
+            exact(net, unit=(unit,), method="convolution")
+        return
     erf = exact(net, unit=(unit,), method="convolution")
     assert erf.offset == counts.offset and erf.method == "convolution"
     weights = np.array([float(w) for w in counts.map])

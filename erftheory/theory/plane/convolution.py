@@ -44,16 +44,16 @@ class ArrayAlgebra(Algebra[Placed]):
 
     def pull(self, signal: Placed, edge: Edge) -> Placed:
         for f in edge.factors:
-            passes = None if isinstance(f.kernel, Walk) else _passes(f)
-            if self.ndim == 1 and not self.scaled and passes is not None:
+            if isinstance(f.kernel, Walk):
+                for _ in range(f.count):
+                    signal = self.through(signal, f.kernel)
+                continue
+            passes = _passes(f)
+            if self.ndim == 1 and not self.scaled:
                 signal = Placed(_repeated(signal.values, passes[0], f.count), signal.first)
                 continue
-            for _ in range(f.count):
-                if passes is None:
-                    signal = self.through(signal, f.kernel)
-                    continue
-                for taps in passes:
-                    signal = _sum([(w, signal, place) for w, place in taps])
+            for taps in passes * f.count:
+                signal = _sum([(w, signal, place) for w, place in taps])
         first = tuple(a + b for a, b in zip(signal.first, edge.shift))
         return Placed(signal.values, first, signal.exponent)
 

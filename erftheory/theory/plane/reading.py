@@ -50,14 +50,20 @@ class Reading(ABC):
         self.root = signal == "magnitude"
         self.position = _position(walk, unit)
         span = extent(walk, self.position)
+        self.unit = unit
         if span is None:
-            raise ValueError(f"unit: got {unit!r}, which no input reaches; takes a connected unit")
+            raise self.unreached()
         self.support = tuple((first // f, last // f) for (first, last), f in zip(span, walk.fine))
         requests = windows.parse(window, walk.ndim)
         pixels = tuple(self.pixels(axis, request) for axis, request in enumerate(requests))
         self.offset = tuple(first for first, _ in pixels)
         self.shape = tuple(last - first + 1 for first, last in pixels)
         self.whole = pixels == self.support
+
+    def unreached(self) -> ValueError:
+        return ValueError(
+            f"unit: got {self.unit!r}, which no input reaches; takes a connected unit"
+        )
 
     @abstractmethod
     def pixels(self, axis: int, request: windows.Window) -> tuple[int, int]:

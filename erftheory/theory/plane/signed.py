@@ -48,6 +48,8 @@ class Signed(Reading):
             values, metadata = self._cut(method)
         elif not separable:
             values = self._map(method, self.offset, self.shape)
+        if self.whole and not self.walk.signed and values is not None and not values.any():
+            raise self.unreached()  # its path leads between the taps of a layer
         error = self.rounding(method)
         if method != "spectrum" and values is not None and not self.walk.signed:
             if deepest(self.walk) < PLAIN:  # nothing underflows
