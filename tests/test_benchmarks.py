@@ -35,6 +35,7 @@ def test_fft_vs_autodiff(tmp_path, capsys):
     keys = {"route", "ndim", "depth", "seconds", "error", "compile_seconds"}
     more = {
         "autodiff": {"call_seconds"},
+        "numpy": {"tail_error"},
         "sampling": {"nets", "deviation_in_errors", "effective_nets"},
     }
     for row in found["rows"]:
@@ -44,7 +45,7 @@ def test_fft_vs_autodiff(tmp_path, capsys):
         else:
             assert row["error"] < 1e-8
     assert {r["route"] for r in found["rows"]} == {
-        "spectrum", "direct", "counting", "autodiff", "sampling",
+        "spectrum", "direct", "counting", "autodiff", "numpy", "sampling",
     }  # fmt: skip
     assert picture.stat().st_size > 10_000
     assert "slopes" in capsys.readouterr().out
