@@ -1,7 +1,7 @@
 """A function of image batches, read at some of its output units.
 
 A `Model` hides what kind of function it is: a JAX callable, or a PyTorch module
-(`torch_gradients.py`). It knows where the spatial axes are, what a unit says, and its gradient.
+(`torch_model.py`). It knows where the spatial axes are, what a unit says, and its gradient.
 """
 
 from __future__ import annotations
