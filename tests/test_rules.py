@@ -14,7 +14,7 @@ from erftheory import Branches, Chain, Conv, Residual, exact, from_jax, moments,
 from erftheory.empirical.nets import rules
 from erftheory.empirical.nets.draw import initialise
 from erftheory.empirical.nets.execute import apply
-from erftheory.network import imported, layers
+from erftheory.network import imported, layers, sliding
 from erftheory.network.endless import Endless
 from erftheory.network.graph import Builder, Sum
 from erftheory.network.imported import Channels, GraphNetwork, Scale
@@ -37,11 +37,12 @@ def every(kind: type) -> set[type]:
     return found.union(*(every(child) for child in kind.__subclasses__()))
 
 
+BASES = (Layer, sliding.Sliding, sliding.Weighted, layers.Norm, Endless)
 LAYERS = sorted(
     (
         kind
         for kind in every(Layer)
-        if kind.__name__[0] != "_" and kind not in (Layer, layers.Sliding, layers.Norm, Endless)
+        if kind.__name__[0] != "_" and kind not in BASES
     ),
     key=lambda kind: kind.__name__,
 )

@@ -18,18 +18,17 @@ from erftheory.network.kernel import Kernel
 from erftheory.network.sliding import (
     Layer,
     Sliding,
+    Weighted,
     axes_of,
     check_channels,
     kernels,
     spread,
-    states,
-    tap_axes,
 )
 from erftheory.network.step import Step
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(Sliding):
+class Conv(Weighted):
     """A convolution with random (or given) weights.
 
     Args:
@@ -63,20 +62,6 @@ class Conv(Sliding):
         self._check_window(("same", "valid", "causal"))
         check_channels(self)
         self.own_axes()
-
-    def own_axes(self) -> int | None:
-        return axes_of(**self._arguments(), **tap_axes(self))
-
-    def states_axes(self) -> bool:
-        return states(self)
-
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "kernel": self.kernel,
-            "stride": self.stride,
-            "dilation": self.dilation,
-            "padding": self.padding,
-        }
 
     def step(self, ndim: int) -> Step:
         kernel, signed = kernels(self, ndim)
@@ -121,7 +106,7 @@ class AvgPool(Sliding):
 
 
 @dataclass(frozen=True, repr=False)
-class ConvTranspose(Sliding):
+class ConvTranspose(Weighted):
     """A transposed convolution, as in PyTorch: input i writes to s·i + d·a − padding.
 
     Arguments as for `Conv`; `weights` has shape (out, in / groups, *kernel) here too.
@@ -146,20 +131,8 @@ class ConvTranspose(Sliding):
         check_channels(self)
         self.own_axes()
 
-    def own_axes(self) -> int | None:
-        return axes_of(**self._arguments(), **tap_axes(self))
-
-    def states_axes(self) -> bool:
-        return states(self)
-
     def _arguments(self) -> dict[str, Any]:
-        return {
-            "kernel": self.kernel,
-            "stride": self.stride,
-            "padding": self.padding,
-            "output_padding": self.output_padding,
-            "dilation": self.dilation,
-        }
+        return {**super()._arguments(), "output_padding": self.output_padding}
 
     def step(self, ndim: int) -> Step:
         before = spread(self.padding, ndim)

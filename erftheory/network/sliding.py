@@ -57,17 +57,17 @@ def axes_of(**values: Any) -> int | None:
     return found[1] if found else None
 
 
-def tap_axes(layer: Any) -> dict[str, tuple[int, ...] | None]:
+def _tap_axes(layer: Any) -> dict[str, tuple[int, ...] | None]:
     return {
         "taps": layer.taps.shape if isinstance(layer.taps, Taps) else None,
         "weights": layer.weights.power.shape if isinstance(layer.weights, Weights) else None,
     }
 
 
-def states(layer: Any) -> bool:
+def _states(layer: Any) -> bool:
     """True if some argument states the number of axes. A flat sequence of taps has one, but may
     have been meant for every axis."""
-    axes = axes_of(**layer._arguments(), **tap_axes(layer))
+    axes = axes_of(**layer._arguments(), **_tap_axes(layer))
     if axes != 1 or not isinstance(layer.taps, Taps):
         return axes is not None
     return axes_of(**layer._arguments()) is not None
@@ -123,6 +123,27 @@ class Sliding(Layer):
         before, after = pads(self.padding, kernel.shape, dilation)
         stride = spread(self.kernel if self.stride is None else self.stride, ndim)
         return Step(kernel, stride, dilation, before, after, kind=kind, signed=signed)
+
+
+class Weighted(Sliding):
+    """Shared by convolutions: taps and weights have axes too."""
+
+    taps: Any
+    weights: Any
+
+    def own_axes(self) -> int | None:
+        return axes_of(**self._arguments(), **_tap_axes(self))
+
+    def states_axes(self) -> bool:
+        return _states(self)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "kernel": self.kernel,
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "padding": self.padding,
+        }
 
 
 def check_channels(layer: Any) -> None:

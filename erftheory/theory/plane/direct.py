@@ -20,6 +20,23 @@ from erftheory.theory.walk.walk import Edge, Walk
 
 
 @jax.jit
+def _once(
+    total: Float[Array, "*pixel"],
+    signal: Float[Array, "*pixel"],
+    weight: Float[Array, " tap"],
+    position: Int[Array, "tap axis"],
+    used: Int[Array, ""],
+) -> Float[Array, "*pixel"]:
+    """`total` and the sum of `used` shifted copies of a signal."""
+    axes = tuple(range(signal.ndim))
+
+    def tap(i, total):
+        return total + weight[i] * jnp.roll(signal, position[i], axes)
+
+    return jax.lax.fori_loop(0, used, tap, total)
+
+
+@jax.jit
 def _repeat(
     signal: Float[Array, "*pixel"],
     weight: Float[Array, " tap"],
@@ -28,31 +45,8 @@ def _repeat(
     count: Int[Array, ""],
 ) -> Float[Array, "*pixel"]:
     """`count` times the sum of `used` shifted copies."""
-    axes = tuple(range(signal.ndim))
-
-    def layer(_, g):
-        def tap(i, total):
-            return total + weight[i] * jnp.roll(g, position[i], axes)
-
-        return jax.lax.fori_loop(0, used, tap, jnp.zeros_like(g))
-
+    layer = lambda _, g: _once(jnp.zeros_like(g), g, weight, position, used)  # noqa: E731
     return jax.lax.fori_loop(0, count, layer, signal)
-
-
-@jax.jit
-def _once(
-    total: Float[Array, "*pixel"],
-    signal: Float[Array, "*pixel"],
-    weight: Float[Array, " tap"],
-    position: Int[Array, "tap axis"],
-    used: Int[Array, ""],
-) -> Float[Array, "*pixel"]:
-    axes = tuple(range(signal.ndim))
-
-    def tap(i, total):
-        return total + weight[i] * jnp.roll(signal, position[i], axes)
-
-    return jax.lax.fori_loop(0, used, tap, total)
 
 
 @partial(jax.jit, static_argnums=0)
