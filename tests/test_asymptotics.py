@@ -39,7 +39,8 @@ from erftheory.theory.limits.normality import berry_esseen, local_limit_bound
 from erftheory.theory.limits.saddlepoint import tilts
 from erftheory.theory.plane.axis import Marginal
 from erftheory.theory.readings.counting import Counts
-from erftheory.theory.readings.cumulants import cumulants, cumulants_of, raw_moments
+from erftheory.theory.readings.cumulants import cumulants
+from erftheory.theory.readings.raw import cumulants_of, raw_moments
 
 UPSAMPLING = {name for name, net in NETWORKS.items() if prepare(net, "variance", "he").restricted}
 LAWS = ("EDG-1", "SAD-1", "BE-1")

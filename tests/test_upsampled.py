@@ -26,8 +26,8 @@ from erftheory import (
 )
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.readings.counting import Counts
-from erftheory.theory.readings.cumulants import raw_moments
 from erftheory.theory.readings.phased import phased_moments
+from erftheory.theory.readings.raw import raw_moments
 
 RISING = {n: net for n, net in NETWORKS.items() if prepare(net, "variance", "he").restricted}
 

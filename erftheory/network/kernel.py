@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -108,9 +109,14 @@ class Kernel:
         return Kernel(self.shape, tuple(map(function, self.exact)))
 
 
-def span_of(shape: tuple[int, ...], spacing: tuple[int, ...]) -> tuple[int, ...]:
+def span_of(shape: Sequence[int], spacing: Sequence[int]) -> tuple[int, ...]:
     """Distance of the first tap and the last, d·(k − 1), one entry an axis."""
-    return tuple(d * (k - 1) for k, d in zip(shape, spacing))
+    return tuple(map(line_span, shape, spacing))
+
+
+def line_span(taps: int, spacing: int) -> int:
+    """Distance of the first tap of a line and the last."""
+    return spacing * (taps - 1)
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from erftheory.importers.building.movement import padded
 from erftheory.importers.building.windows import pool, slide
 from erftheory.importers.values.dimensions import CHANNEL, plain
 from erftheory.importers.values.pixels import Constant, Global, Pixels, Value
+from erftheory.network.kernel import line_span
 
 
 class Window(NamedTuple):
@@ -40,7 +41,7 @@ class Window(NamedTuple):
         for m, k, s, d, (low, high) in zip(
             shape[2:], self.kernel, self.stride, self.dilation, self.pads
         ):
-            room = m + low + high - d * (k - 1) - 1
+            room = m + low + high - line_span(k, d) - 1
             size = room // s + 1
             if self.ceil and room % s and size * s < m + low:
                 size += 1
@@ -82,7 +83,7 @@ def transposed(
     image = make.flush(make.settle(image))
     rows, sizes = [], {}
     for i, (k, s, d, (low, high), e) in enumerate(zip(*window[:4], extra), start=2):
-        span = d * (k - 1)
+        span = line_span(k, d)
         rows.append((i, k, 1, s, d, (span - low, span - high + e)))
         sizes[i] = s * (image.shape[i] - 1) + e + span + 1 - low - high
     out = weights.shape[1] * group

@@ -17,7 +17,7 @@ from erftheory.importers.values.dimensions import CHANNEL, Atom, join, length, p
 from erftheory.importers.values.pixels import Constant, Pixels
 from erftheory.importers.values.refusals import TOKENS, Unreadable
 from erftheory.network.imported import Spatial
-from erftheory.network.kernel import Kernel
+from erftheory.network.kernel import Kernel, line_span
 from erftheory.network.layers import Step
 
 
@@ -50,7 +50,7 @@ def unfolded(
     def spread(mine: int, others: int) -> tuple[int, ...]:
         return tuple(mine if a == atom.axis else others for a in range(make.ndim))
 
-    after = s * (count - 1) + d * (k - 1) + 1 - atom.size + first
+    after = s * (count - 1) + line_span(k, d) + 1 - atom.size + first
     rule = Step(
         Kernel(spread(k, 1)), spread(s, 1), spread(d, 1), spread(-first, 0), spread(after, 0),
         kind="routing",

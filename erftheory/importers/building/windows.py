@@ -12,7 +12,7 @@ from erftheory.importers.building.assemble import Assembler
 from erftheory.importers.building.draft import Own
 from erftheory.importers.values.dimensions import CHANNEL, plain, spatial
 from erftheory.importers.values.pixels import Pixels
-from erftheory.network.kernel import Kernel
+from erftheory.network.kernel import Kernel, span_of
 from erftheory.network.layers import AvgPool, MaxPool, Step
 
 
@@ -41,7 +41,7 @@ def slide(
         rule = Step(Kernel(shape), tuple(stride), tuple(dilation), before, after)
         return make.convolution(image, rule, extent, channels, groups, own)
     # input i writes to up·i + d·a − p, with the taps counted backwards
-    span = [d * (k - 1) for d, k in zip(dilation, kernel)]
+    span = span_of(kernel, dilation)
     before = tuple(s - p[0] for s, p in zip(span, pads))
     after = tuple(s - p[1] for s, p in zip(span, pads))
     rule = Step(Kernel(shape), tuple(lift), tuple(dilation), before, after, up=True)

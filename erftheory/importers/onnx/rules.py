@@ -19,6 +19,7 @@ from erftheory.importers.values.constants import known
 from erftheory.importers.values.dimensions import spatial
 from erftheory.importers.values.pixels import Constant, Partial, Pixels, Value
 from erftheory.importers.values.refusals import Unreadable
+from erftheory.network.kernel import line_span
 
 CURVES = {
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Swish": "silu", "Abs": "abs",
@@ -142,7 +143,7 @@ def _window(at: dict, kernel: Sequence[int], shape: Sequence[int]) -> Window:
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         pads = []
         for m, k, s, d in zip(shape[2:], kernel, stride, dilation):
-            total = max(0, (-(-m // s) - 1) * s + d * (k - 1) + 1 - m)
+            total = max(0, (-(-m // s) - 1) * s + line_span(k, d) + 1 - m)
             half = total // 2 if auto == "SAME_UPPER" else -(-total // 2)
             pads.append((half, total - half))
     return Window(kernel, stride, dilation, pads, bool(at.get("ceil_mode")))
@@ -165,7 +166,7 @@ def _conv_transpose(make, at, inputs):
     if wanted or auto.startswith("SAME"):
         for i, (m, k, s, d, _) in enumerate(zip(image.shape[2:], *window[:4])):
             size = wanted[-n:][i] if wanted else m * s
-            total = s * (m - 1) + extra[i] + d * (k - 1) + 1 - size
+            total = s * (m - 1) + extra[i] + line_span(k, d) + 1 - size
             half = max(0, total) // 2  # a kernel shorter than the stride leaves nothing to cut
             low = half if auto == "SAME_UPPER" else max(0, total) - half
             pads.append((low, (total if wanted else max(0, total)) - low))

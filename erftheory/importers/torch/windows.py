@@ -17,6 +17,7 @@ from erftheory.importers.building.resizing import resize, resized
 from erftheory.importers.torch.values import integers, value
 from erftheory.importers.values.dimensions import plain, spatial
 from erftheory.importers.values.pixels import Constant, Partial, Pixels, Value
+from erftheory.network.kernel import span_of
 
 
 def batched(rule: Callable, axes: int) -> Callable:
@@ -37,7 +38,7 @@ def _convolution(n: int) -> Callable:
     def rule(make, out, image, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         kernel, dilation = weight.shape[2:], integers(dilation, n)
         if isinstance(padding, str):
-            spans = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel)]
+            spans = span_of(kernel, dilation) if padding == "same" else (0,) * n
             pads = [(s // 2, s - s // 2) for s in spans]
         else:
             pads = [(p, p) for p in integers(padding, n)]

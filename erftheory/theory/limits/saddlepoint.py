@@ -15,7 +15,7 @@ import numpy as np
 
 from erftheory.theory.plane.axis import Marginal
 from erftheory.theory.plane.generating import GeneratingAlgebra, Tilted, taps
-from erftheory.theory.readings.cumulants import cumulants_of, raw_moments
+from erftheory.theory.readings.raw import cumulants_of, raw_moments
 from erftheory.theory.walk.algebra import ConvolutionAlgebra
 
 ORDER = 6  # the highest derivative of K

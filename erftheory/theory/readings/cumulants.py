@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, sqrt
-from typing import Any
+from math import sqrt
 
 from erftheory.network.arguments import integer
 from erftheory.network.base import Network
@@ -20,6 +19,7 @@ from erftheory.network.initialisation import Init
 from erftheory.network.kernel import Kernel
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.readings.phased import phased_moments
+from erftheory.theory.readings.raw import cumulants_of, kernel_moments, raw_moments
 from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
 
@@ -75,33 +75,12 @@ def _exact_weights(parts: Sequence) -> list[Fraction]:
     return weights
 
 
-def cumulants_of(moments: Sequence[Any]) -> list[Any]:
-    """κ₁ … κ_r from raw moments m₀ = 1, m₁ … m_r: κ_r = m_r − Σ C(r−1, i−1) κ_i m_{r−i}."""
-    found: list[Any] = [0]
-    for r in range(1, len(moments)):
-        known = sum(comb(r - 1, i - 1) * found[i] * moments[r - i] for i in range(1, r))
-        found.append(moments[r] - known)
-    return found[1:]
-
-
-def raw_moments(cumulants: Sequence[Any]) -> list[Any]:
-    """Raw moments m₀ = 1, m₁ … m_r from κ₁ … κ_r, the inverse of `cumulants_of`."""
-    found: list[Any] = [cumulants[0] * 0 + 1]
-    for r in range(1, len(cumulants) + 1):
-        terms = (comb(r - 1, i - 1) * cumulants[i - 1] * found[r - i] for i in range(1, r + 1))
-        found.append(sum(terms))
-    return found
-
-
 @lru_cache(maxsize=4096)
 def _kernel_cumulants(kernel: Kernel, order: int) -> Series:
-    scale = Fraction(kernel.scale)
-    taps = [Fraction(v) / scale for v in kernel.exact]
-    mass = sum(taps, Fraction(0))
-    if mass == 0:
+    raw = kernel_moments(kernel, order)
+    if raw[0] == 0:
         raise _massless()
-    raw = [sum((v * a**r for a, v in enumerate(taps)), Fraction(0)) for r in range(order + 1)]
-    return mass, tuple(cumulants_of([m / mass for m in raw]))
+    return raw[0], tuple(cumulants_of([m / raw[0] for m in raw]))
 
 
 def _massless() -> ValueError:

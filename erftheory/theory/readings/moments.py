@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import comb, lcm
+from math import lcm
 from typing import Any
 
 from erftheory.network.base import Network
@@ -15,6 +15,7 @@ from erftheory.network.kernel import Kernel
 from erftheory.theory.gains.between import between
 from erftheory.theory.gains.prepare import prepare
 from erftheory.theory.readings.phased import phased_moments
+from erftheory.theory.readings.raw import cumulants_of, kernel_moments, raw_moments
 from erftheory.theory.readings.spacing import Spacing, parse_spacing
 from erftheory.theory.walk.algebra import ConvolutionAlgebra
 from erftheory.theory.walk.walk import Walk
@@ -62,9 +63,9 @@ class MomentAlgebra(ConvolutionAlgebra[Raw]):
 def _power(a: Raw, count: int) -> Raw:
     """A signal of some mass, convolved with itself: cumulants add."""
     mass = Fraction(a[0][0], a[1])
-    cumulants = [count * k for k in _cumulants([Fraction(m, a[0][0]) for m in a[0]])]
+    cumulants = [count * k for k in cumulants_of([Fraction(m, a[0][0]) for m in a[0]])]
     scale = mass if mass == 1 else mass**count
-    return _common([scale * m for m in _raw(cumulants)])
+    return _common([scale * m for m in raw_moments(cumulants)])
 
 
 def _exact(parts):
@@ -78,31 +79,7 @@ def _common(values: Sequence[Fraction]) -> Raw:
 
 @lru_cache(maxsize=4096)
 def _kernel_moments(kernel: Kernel) -> Raw:
-    scale = Fraction(kernel.scale)
-    taps = [Fraction(v) / scale for v in kernel.exact]
-    return _common([sum((v * a**r for a, v in enumerate(taps)), Fraction()) for r in range(5)])
-
-
-def _cumulants(m: Sequence[Fraction]) -> list[Fraction]:
-    """κ₁ … κ₄ from raw moments of mass 1: κ_r = m_r − Σ C(r−1, i−1) κ_i m_{r−i}."""
-    k: list[Fraction] = [Fraction(0)]
-    for r in range(1, 5):
-        k.append(
-            m[r] - sum((comb(r - 1, i - 1) * k[i] * m[r - i] for i in range(1, r)), Fraction())
-        )
-    return k[1:]
-
-
-def _raw(cumulants: Sequence[Fraction]) -> list[Fraction]:
-    m = [Fraction(1)]
-    for r in range(1, 5):
-        m.append(
-            sum(
-                (comb(r - 1, i - 1) * cumulants[i - 1] * m[r - i] for i in range(1, r + 1)),
-                Fraction(),
-            )
-        )
-    return m
+    return _common(kernel_moments(kernel, 4))
 
 
 @dataclass(frozen=True)
@@ -184,5 +161,5 @@ def _summary(raw: Sequence, fine: int) -> tuple[Fraction, Fraction, Fraction | N
             "taps: got a gradient signal of mass 0, which has no mean; "
             "takes taps whose sum is not 0"
         )
-    k = _cumulants([Fraction(m) / raw[0] for m in raw])
+    k = cumulants_of([Fraction(m) / raw[0] for m in raw])
     return k[0] / fine, k[1] / fine**2, k[3] / k[1] ** 2 if k[1] else None
