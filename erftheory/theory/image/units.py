@@ -29,7 +29,7 @@ from erftheory.theory.image.graph import Flat, flatten
 from erftheory.theory.image.pull import Cancelled, Maps, Unreached, pull
 from erftheory.theory.lowering.squares import CORRELATED
 from erftheory.theory.readings.idealised import idealised, marked
-from erftheory.theory.readings.receptive_field import receptive_field
+from erftheory.theory.readings.receptive_field import LazyField
 from erftheory.theory.walk.links import MIXED, mixed_weights
 from erftheory.theory.walk.walk import SIGNALS
 
@@ -179,7 +179,7 @@ class _Grid:
             signal=self.signal,
             method="grid",
             error=error,
-            receptive_field=_Field(self.network),
+            receptive_field=LazyField(self.network),
             metadata=metadata,
             **forms,
         )
@@ -270,15 +270,3 @@ def _image(image: Any, ndim: int) -> tuple[int, ...]:
     if len(entries) != ndim:
         raise ValueError(f"image: got {len(entries)} entries; takes one per axis, {ndim}")
     return tuple(integer(f"image[{a}]", n) for a, n in enumerate(entries))
-
-
-class _Field:
-    """The receptive field, computed when a figure asks for it."""
-
-    def __init__(self, network: Network):
-        self._network = network
-
-    def __getattr__(self, name: str):
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(receptive_field(self._network), name)

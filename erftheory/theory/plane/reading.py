@@ -20,23 +20,11 @@ from erftheory.theory.plane.convolution import (
 )
 from erftheory.theory.readings.idealised import marked
 from erftheory.theory.readings.lattice import has_gaps, holes
-from erftheory.theory.readings.receptive_field import extent, receptive_field
+from erftheory.theory.readings.receptive_field import LazyField, extent
 from erftheory.theory.walk.links import MIXED, mixed_weights
 from erftheory.theory.walk.walk import Walk
 
 CHEAP = 2**32  # taps times pixels up to which direct convolution is the default for a map
-
-
-class _LazyField:
-    """The receptive field, computed when a figure asks for it."""
-
-    def __init__(self, network: Network):
-        self._network = network
-
-    def __getattr__(self, name: str):
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(receptive_field(self._network), name)
 
 
 class Reading(ABC):
@@ -83,7 +71,7 @@ class Reading(ABC):
             signal=self.signal,  # pyright: ignore[reportArgumentType]
             method=method,
             error=error,
-            receptive_field=_LazyField(self.network),
+            receptive_field=LazyField(self.network),
             **what,
         )
 

@@ -241,3 +241,15 @@ class Phases(Sequence[ReceptiveField]):
         """Input pixels from an output's own place, stride · index, to its field's centre: the
         mean over the phases, one entry an axis; nan if no phase reads anything."""
         return self.spans.middle(tuple(map(Fraction, self._stride)))
+
+
+class LazyField:
+    """The receptive field of a network, computed when a figure asks for it."""
+
+    def __init__(self, network: Network):
+        self._network = network
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(receptive_field(self._network), name)
