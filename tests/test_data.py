@@ -557,6 +557,17 @@ def test_programs_that_change_what_they_may_only_call_fail():
     assert shared == {k: dict.fromkeys(dir(v)) for k, v in pickled._NAMES.items()}
 
 
+def test_sizes_that_a_pickle_claims_are_checked_before_memory_is_taken():
+    with pytest.raises(ValueError, match=r"no whole pickle \(ValueError\)"):  # not MemoryError
+        pickled.load(b"\x80\x02}r\xff\xff\xff\x7f.", "it")
+    whole = python3_pickle({"data": random_bytes(2, 3)})
+    assert whole.count(b"K\x02K\x03\x86") == 1
+    with pytest.raises(ValueError, match=r"^it has 6 bytes for an array of shape \(2, 9\); takes"):
+        pickled.load(whole.replace(b"K\x02K\x03\x86", b"K\x02K\x09\x86"), "it")
+    text = pickle.dumps({b"label_names": ["a", "b"]}, 0)  # as CIFAR-10's names are stored
+    assert pickled.load(text, "it") == {"label_names": ["a", "b"]}
+
+
 PICKLE = python2_pickle({"labels": [1, 2], "data": random_bytes(2, 300)})
 
 
@@ -808,6 +819,16 @@ def test_part_of_an_image_is_no_image(folder, data, suffix):
     else:
         assert len(whole) - cut < 20
         np.testing.assert_array_equal(found.images, truth)
+
+
+def test_checksums_of_png_count(tmp_path):
+    wrong = bytearray(ENCODED["png"])
+    assert wrong[-8:-4] == b"IEND"
+    wrong[-13] ^= 1  # of the pixels' checksum
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(wrong)
+    with pytest.raises(ValueError, match="^path: got .*1.png', which cannot be read"):
+        room.class_folders(tmp_path)
 
 
 # --- Label maps ------------------------------------------------------------------------------

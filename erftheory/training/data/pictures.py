@@ -33,7 +33,7 @@ def image_files(folder: Path, name: str) -> list[Path]:
     if not found:
         raise sources.wrong(folder, "an empty folder", takes, name)
     for path in found:
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise sources.wrong(folder, f"which has {path.name!r}", takes, name)
     return found
 
