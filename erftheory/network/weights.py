@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Weights:
       inward: channels that one output reads.
       outward: channels that one input feeds.
       shared: True if another layer has them too, so that their signs are not independent.
+      array: the weights as given, (out, in / groups, *kernel); what two kernels say is compared.
     """
 
     power: Kernel
@@ -29,6 +30,7 @@ class Weights:
     inward: int
     outward: int
     shared: bool = False
+    array: Any = field(default=None, repr=False, compare=False)
 
     @property
     def mixes(self) -> bool:
@@ -74,4 +76,5 @@ def weights(array: Any, groups: int = 1) -> Weights:
         Kernel(shape, tuple(signed.ravel().tolist())),
         w.shape[1],
         outward,
+        array=w.astype(np.float32),
     )

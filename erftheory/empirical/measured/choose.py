@@ -18,7 +18,9 @@ def model(
     output_axes: Any = None,
     rectified: bool = False,
 ) -> Model:
-    """The `Model` of a JAX callable or of a PyTorch module."""
+    """The `Model` of a JAX callable or of a PyTorch module; one that is made already stays."""
+    if isinstance(function, Model):
+        return function
     kind = Model
     torch = sys.modules.get("torch")
     # Whoever passes a module has imported torch; nobody else should wait for it.

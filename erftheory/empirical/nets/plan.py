@@ -47,17 +47,19 @@ class Plan:
 
 
 @lru_cache(maxsize=128)
-def plan(graph: Graph, channels: int = 16, in_channels: int = 1) -> Plan:
+def plan(
+    graph: Graph, channels: int = 16, in_channels: int = 1, out_channels: int | None = None
+) -> Plan:
     """Give every node its channels.
 
     A convolution gives `Conv(channels=)` if set. Otherwise it gives what a sum demands that it
     reaches through operations which keep channels (an identity shortcut: the trunk's channels),
-    1 if it makes the output, and `channels` elsewhere.
+    `out_channels` (1 if None) if it makes the output, and `channels` elsewhere.
 
     Raises:
       ValueError: a sum of unequal channels, or groups that do not divide them.
     """
-    alone = 1 if output_alone(graph) else None
+    alone = out_channels or 1 if output_alone(graph) else None
     return _build(graph, widths(graph, channels, in_channels, alone), channels)
 
 
