@@ -79,7 +79,9 @@ def prepare(extra):
 
 def run(*command):
     # The installed jaxlib is the CPU build: saying so keeps JAX from looking for other devices.
-    environment = {"JAX_PLATFORMS": "cpu", **os.environ}
+    # Byte code is kept in the environment: every process would compile all packages anew.
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPYCACHEPREFIX": str(VENV / "pycache")}
+    environment |= {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.call([str(PYTHON), *command], cwd=ROOT, env=environment)
 
 

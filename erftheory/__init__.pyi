@@ -48,6 +48,9 @@ from .theory.readings.counting import counting as counting
 from .theory.readings.cumulants import cumulants as cumulants
 from .theory.readings.moments import moments as moments
 from .theory.readings.receptive_field import receptive_field as receptive_field
+from .training.fitting.fit import fit as fit
+from .training.modules.module import trainable as trainable
+from .training.watching.tracker import ErfTracker as ErfTracker
 
 __version__: str
 __all__: list[str]
