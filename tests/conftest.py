@@ -2,18 +2,23 @@
 
 import os
 
-import matplotlib
-from hypothesis import settings
-from jaxtyping import install_import_hook
+# Arrays are small and every core has a worker of its own: a second thread of BLAS or OpenMP would
+# mostly wait, and wait busily. Read when NumPy and PyTorch start, so before the first import.
+for library in ("OPENBLAS", "MKL", "OMP"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import matplotlib  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 matplotlib.use("agg")
 
 # Both are read when JAX and SymPy start, here and in the commands that tests run. Most programs run
-# once, so that compiling without LLVM's optimisations saves more than it costs; XLA's own passes
-# stay. SymPy forgets after 1000 results what the checks of derivations ask for again.
-os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
-).strip()
+# once, so that compiling without LLVM's optimisations, and fused loops by the older emitters, saves
+# more than it costs; XLA's own passes stay. SymPy forgets after 1000 results what the checks of
+# derivations ask for again.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("SYMPY_CACHE_SIZE", "50000")
 
 

@@ -31,7 +31,7 @@ BATCHES = 40
 CHANNELS = 8
 NETS = 4  # nets of a test for each one of `Context.samples`
 FLIPS, ENOUGH = 2_000_000, 100  # random flips at most; hits after which a p value is known
-_CHUNKS = 512, 1 << 15  # flips at a time, at first and at most
+_CHUNKS = 512, 1 << 12  # flips at a time, at first and at most: larger ones leave the cache
 
 _LOCKS = tuple(Lock() for _ in range(64))
 
