@@ -2,14 +2,16 @@
 
 import os
 
+import matplotlib
+from hypothesis import settings
+from jaxtyping import install_import_hook
+from threadpoolctl import threadpool_limits
+
 # Arrays are small and every core has a worker of its own: a second thread of BLAS or OpenMP would
-# mostly wait, and wait busily. Read when NumPy and PyTorch start, so before the first import.
+# mostly wait, and wait busily. NumPy has begun by now; SciPy and PyTorch read it when they begin.
+threadpool_limits(1)
 for library in ("OPENBLAS", "MKL", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-
-import matplotlib  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 
 matplotlib.use("agg")
 
