@@ -72,6 +72,8 @@ class Moments:
     def pull(self, nodes: list[int], means: dict[int, np.ndarray | None], excess=None) -> None:
         """Takes `nodes` off and adds Jᵀ of them to each source; the excess to the only one."""
         own = self.joint(nodes, nodes)
+        reached = np.flatnonzero((own != 0).any(axis=1))  # few entries of a large image are
+        core = own[np.ix_(reached, reached)]
         others = self.known() - set(nodes)
         sources = sorted(means)
         made = {}
@@ -84,8 +86,8 @@ class Moments:
                     block = block + left.T @ self.joint(nodes, [n])
                 if right is not None:
                     block = block + self.joint([k], nodes) @ right
-                if left is not None and right is not None:
-                    block = block + left.T @ own @ right
+                if left is not None and right is not None and len(reached):
+                    block = block + left[reached].T @ core @ right[reached]
                 if k == n and excess is not None:
                     block = block + excess(own)
                 made[min(k, n), max(k, n)] = block if k <= n else block.T

@@ -57,6 +57,17 @@ class Bench:
         network = self.case.network if upto is None else self.case.network.until(upto)
         return judge(network, image, unit, self.case.init, source=source)
 
+    @cache  # noqa: B019
+    def stated(self, upto: str | None = None) -> tuple[str, str] | None:
+        """Why numbers of the network (or of a part) are not to be compared, if so."""
+        judged = self.judged(upto)
+        if judged.doubts:
+            return "unjudged", "; ".join(judged.doubts)
+        network = self.case.network if upto is None else self.case.network.until(upto)
+        if exact(network, init=self.case.init).error.kind == "approximation":
+            return "approximation", ""
+        return None
+
 
 def _detail(ours: Any, wanted: Any) -> str:
     return f"{np.array(ours).tolist()} for {np.array(wanted).tolist()}"
@@ -158,17 +169,6 @@ def images(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     yield "exact, image", image
 
 
-def stated(bench: Bench, upto: str | None = None) -> Outcome | None:
-    """Why numbers of the network (or of a part) are not to be compared, if so."""
-    judged = bench.judged(upto)
-    if judged.doubts:
-        return "unjudged", "; ".join(judged.doubts)
-    network = bench.case.network if upto is None else bench.case.network.until(upto)
-    if exact(network, init=bench.case.init).error.kind == "approximation":
-        return "approximation", ""
-    return None
-
-
 def numbers(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     network, init = bench.case.network, bench.case.init
 
@@ -182,13 +182,13 @@ def numbers(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
             [k[3] / k[1] ** 2 if k[1] > DUST else math.nan for k in rows],
         ]
         ours = [*found.mean, *found.variance, *found.excess_kurtosis]
-        return stated(bench) or close(ours, np.ravel(wanted))
+        return bench.stated() or close(ours, np.ravel(wanted))
 
     def of_cumulants() -> Outcome:
         found = cumulants(network, init=init, order=4)
         judged = bench.judged()
         wanted = [raw_cumulants(judged, a) for a in range(network.ndim)]
-        return stated(bench) or close(np.ravel(np.array(found.values, float)), np.ravel(wanted))
+        return bench.stated() or close(np.ravel(np.array(found.values, float)), np.ravel(wanted))
 
     yield "moments", of_moments
     yield "cumulants", of_cumulants
@@ -205,7 +205,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
         for name in names:
             if name not in table or "repeated" in table[name].layer:
                 continue
-            found = stated(bench, name)
+            found = bench.stated(name)
             found = found or close(table[name].std, deviations(bench.judged(name)))
             if found[0] == "wrong":
                 return "wrong", f"{name}: {found[1]}"
@@ -222,7 +222,7 @@ def rows(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
             if not isinstance(part.part, Layer) or len(own) != 1:
                 continue
             before = names[i - 1] if i else None
-            found = None if i == 0 else stated(bench, before)
+            found = None if i == 0 else bench.stated(before)
             std = [0] * network.ndim if i == 0 else deviations(bench.judged(before))
             found = found or close(own[0].erf, [side * s for s in std], 1e-6)
             if found[0] == "wrong":
@@ -258,7 +258,7 @@ def tiles(bench: Bench) -> Iterator[tuple[str, Callable[[], Outcome]]]:
     case = bench.case
 
     def loss() -> Outcome:
-        doubts = stated(bench)  # before maps of many units
+        doubts = bench.stated()  # before maps of many units
         if doubts:
             return doubts
         found = tiling(case.network, 24, 0.9, init=case.init)
