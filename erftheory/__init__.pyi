@@ -1,6 +1,7 @@
 """The public names, each once: `__init__` reads this file and imports what is asked for."""
 
 from . import derive as derive
+from . import init as init
 from . import zoo as zoo
 from .comparison import compare as compare
 from .empirical.measured.gradients import gradient_erf as gradient_erf
@@ -13,6 +14,7 @@ from .erf.record import ERF as ERF
 from .importers.jax.from_jax import from_jax as from_jax
 from .importers.onnx.from_onnx import from_onnx as from_onnx
 from .importers.torch.from_torch import from_torch as from_torch
+from .init import init_rim_ as init_rim_
 from .network.base import Chain as Chain
 from .network.base import Named as Named
 from .network.base import Network as Network
