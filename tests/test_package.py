@@ -137,6 +137,7 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "modules": (),
         "fitting": ("data",),
         "watching": (),
+        "studies": ("data", "modules", "fitting", "watching"),
     },
     "laws": {"machine": (), "referees": (), "output": ("machine",)},
     "symbolic": {"proof": (), "helpers": ("proof",), "topics": ("proof", "helpers")},

@@ -111,10 +111,10 @@ class Model:
         """The index of a unit; "center" is n // 2."""
         return output_unit("unit", unit, self.grid)
 
-    def at_units(self, y: Any) -> list[Any]:
-        """What each unit says: arrays (n, features)."""
+    def at_units(self, y: Any, units: Sequence[Unit] | None = None) -> list[Any]:
+        """What each unit says: arrays (n, features); None for those of `.units`."""
         rows = []
-        for unit in self.units:
+        for unit in self.units if units is None else units:
             index: list[Any] = [slice(None)] * y.ndim
             for axis, u in zip(self.out_axes, unit):
                 index[axis] = u

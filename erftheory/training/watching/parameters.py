@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,18 +19,22 @@ class Parametrised(Model):
 
     def __init__(self, function: Callable[..., Any], params: Any, *arguments: Any):
         self.params = params
-        self.of = function
         super().__init__(lambda x: function(self.params, x), *arguments)
 
+        def scalar(x: jax.Array, params: Any, cotangent: jax.Array, unit: Any) -> jax.Array:
+            said = self.at_units(function(params, x), [unit])[0]
+            return (said * cotangent.astype(said.dtype)).sum()
+
+        self._compiled = jax.jit(jax.grad(scalar), static_argnums=3)
+
+    def at(self, params: Any) -> Parametrised:
+        """The same function at other weights; what is compiled is shared."""
+        other = copy.copy(self)
+        other.params = params
+        return other
+
     def gradient(self, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        if "compiled" not in self.__dict__:
-
-            def scalar(x: jax.Array, params: Any, cotangent: jax.Array) -> jax.Array:
-                said = self.at_units(self.of(params, x))[0]
-                return (said * cotangent.astype(said.dtype)).sum()
-
-            self.__dict__["compiled"] = jax.jit(jax.grad(scalar))
-        return np.asarray(self.__dict__["compiled"](x, self.params, cotangent))
+        return np.asarray(self._compiled(x, self.params, cotangent, self.units[0]))
 
 
 class Watched:
@@ -93,8 +98,7 @@ class Watched:
         if self.made is None:
             self.made = Parametrised(self.function, params, shape, images.dtype, *self.axes)
         assert isinstance(self.made, Parametrised)
-        self.made.params = params
-        return self.made
+        return self.made.at(params)
 
 
 def _check_mode(module: Any) -> None:
