@@ -75,9 +75,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
     table = found["pairs"]
     figure = Figure(figsize=(12, 5.2 if found["dial"] else 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, *right = np.ravel(
-        figure.subplots(1, 2 if found["dial"] else 1, width_ratios=(1.5, 1) if found["dial"] else None)
-    )
+    panels = 2 if found["dial"] else 1
+    left, *right = np.ravel(figure.subplots(1, panels, width_ratios=(1.5, 1)[:panels]))
     places = np.arange(len(table))[::-1]
     for y, row in zip(places, table, strict=True):
         colour = {"grows": BLUE, "shrinks": ORANGE}.get(row["verdict"], GREY)

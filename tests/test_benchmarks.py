@@ -229,3 +229,17 @@ def test_readings_refuse_a_wrong_map(monkeypatch):
     for job in ("map", "line"):
         with pytest.raises(SystemExit, match=f"{job}: the bound does not hold; nothing timed"):
             module.main(["--jobs", job, "--repeats", "1"])
+
+
+def test_training(tmp_path, capsys):
+    target, picture = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["--seeds", "2", "--pairs", "1", "--steps", "4", "--images", "16"]
+    assert load("training").main(
+        [*arguments, "--json", str(target), "--plot", str(picture)]
+    ) == 0  # fmt: skip
+    found = json.loads(target.read_text())
+    assert set(found) == {"environment", "seconds", "pairs", "controls", "dial"}
+    (row,) = found["pairs"]
+    assert row["verdict"] == "undecided" and row["std_before"] > 1
+    assert picture.stat().st_size > 10_000
+    assert "after Holm's correction" in capsys.readouterr().out

@@ -15,15 +15,16 @@ LEVEL = 0.01
 def rows(studies: Sequence[Study], level: float = LEVEL) -> list[dict[str, Any]]:
     """A row a pair: std (px) before and after, growth and its interval, verdict, coverage.
 
-    "grows" and "shrinks" are one-sided sign-flip tests, each side after Holm's correction over all
-    pairs at half of `level`, so that no verdict of the table is wrong with probability 1 − level.
+    "grows" is the one-sided sign-flip test after Holm's correction over all pairs at `level`, and
+    "shrinks" the opposite one: two families, each of which has a false verdict with probability
+    `level` at most.
     "covers" is the 95 % mass radius over half the image, after training: 1 would cover it.
     """
     grows = holm([study.p_value for study in studies])
     shrinks = holm([study.shrinks for study in studies])
     found = []
     for study, up, down in zip(studies, grows, shrinks, strict=True):
-        verdict = "grows" if up < level / 2 else "shrinks" if down < level / 2 else "undecided"
+        verdict = "grows" if up < level else "shrinks" if down < level else "undecided"
         found.append({
             "pair": study.pair.name,
             "seeds": len(study.growth),
