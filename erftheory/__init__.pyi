@@ -4,6 +4,7 @@ from . import derive as derive
 from . import init as init
 from . import zoo as zoo
 from .comparison import compare as compare
+from .designing.design import design as design
 from .empirical.measured.gradients import gradient_erf as gradient_erf
 from .empirical.measured.replknet import area_ratios as area_ratios
 from .empirical.measured.replknet import contribution_scores as contribution_scores
