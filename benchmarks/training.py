@@ -88,6 +88,11 @@ def plot(found: dict[str, Any], path: Path) -> None:
     left.set_yticks(places, [row["pair"] for row in table])
     left.set(xlabel="std after training / before (95 % interval)", xscale="log",
              title=f"{table[0]['seeds']} seeds; blue grows, orange shrinks")  # fmt: skip
+    low, high = (f(v for row in table for v in row["interval"]) for f in (min, max))
+    ticks = [t for t in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5)
+             if low / 1.1 <= t <= high * 1.1 or t == 1]  # fmt: skip
+    left.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    left.set_xticks([], minor=True)
     if found["dial"]:
         distances = [row["distance"] for row in found["dial"]]
         for axis, name, colour in ((1, "along", BLUE), (0, "across", ORANGE)):
