@@ -19,7 +19,7 @@ from rich.text import Text
 
 from erftheory.command import run
 from erftheory.files import check_writable, plain, whole
-from erftheory.laws import Context, Engines, Verdict, select
+from erftheory.laws import Context, Engines, Verdict, registry, select
 from erftheory.laws.machine.base import Law
 from erftheory.laws.machine.running import Second, in_threads, in_two_processes
 from erftheory.laws.output.lines import (
@@ -74,6 +74,7 @@ def verify(
     two = processes > 1 and len(laws) > 1 and engines is None
     other = Second(**asked) if two else None
     context = Context(engines or Engines.load(), **asked)
+    omitted = [law for law in registry() if law.optional and law not in laws]
     verdicts = _run(laws, context, console, arguments.quiet, other)
     complete = len(verdicts) == len(laws)
     networks = []
@@ -86,12 +87,16 @@ def verify(
         "laws": [as_data(v) for v in verdicts],
         "networks": networks,
         "notes": context.notes,
+        "not run": [law.id for law in omitted],
         "seconds": round(seconds, 3),
     }
     if not arguments.quiet:
         if arguments.evidence:
             print_evidence(console, verdicts)
         print_networks(console, networks)
+        if arguments.laws is None and omitted:
+            ids = ",".join(law.id for law in omitted)
+            console.print(f"not run, they train networks: --laws {ids}")
     for note in context.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     print_failures(console, verdicts)

@@ -10,6 +10,7 @@ function. Rooms: `machine` (what a law is and how laws run), `referees` (program
 # The order of these imports is the order of the laws.
 from erftheory.laws import fields, signals, limits, shapes, layers, nonlinear  # noqa: F401
 from erftheory.laws import conditions, fluctuations, residual, asymptotics, boundary  # noqa: F401
+from erftheory.laws import trained  # noqa: F401
 
 # isort: on
 from erftheory.laws.machine.base import (

@@ -136,6 +136,8 @@ class Engines:
     sample: Callable[..., Any]
     gradients: Callable[..., Any]
     probe_receptive_field: Callable[..., Any]
+    study: Callable[..., Any]
+    initial: Callable[..., Any]
 
     @classmethod
     def load(cls) -> Engines:
@@ -154,7 +156,22 @@ class Engines:
             sample=empirical.sample,
             gradients=gradients,
             probe_receptive_field=empirical.probe_receptive_field,
+            study=_study,
+            initial=_initial,
         )
+
+
+def _study(*args: Any, **options: Any) -> Any:
+    """Training is loaded when it is asked for."""
+    from erftheory.training.studies.study import study
+
+    return study(*args, **options)
+
+
+def _initial(*args: Any, **options: Any) -> Any:
+    from erftheory.training.studies.initial import initial
+
+    return initial(*args, **options)
 
 
 @dataclass(frozen=True)
@@ -234,6 +251,7 @@ class Law:
       claim: in a few plain words, for the table.
       statement: what exactly is claimed.
       source: who claimed or proved it.
+      optional: whether it runs only when it is asked for.
     """
 
     id: str
@@ -241,6 +259,7 @@ class Law:
     statement: str
     source: str
     check: Callable[[Context], list[Evidence]] = field(repr=False)
+    optional: bool = False
 
     def run(self, context: Context) -> Verdict:
         """Check the law; an engine that raises is a failure of the law, told in one line."""
@@ -262,13 +281,15 @@ class Law:
 _LAWS: dict[str, Law] = {}
 
 
-def law(id: str, claim: str, statement: str, source: str) -> Callable[[Callable], Law]:
+def law(
+    id: str, claim: str, statement: str, source: str, optional: bool = False
+) -> Callable[[Callable], Law]:
     """Register the function below as the check of a law."""
 
     def register(check: Callable[[Context], list[Evidence]]) -> Law:
         if id in _LAWS:
             raise ValueError(f"id: got {id!r} twice; takes a new one for each law")
-        _LAWS[id] = Law(id, claim, statement, source, check)
+        _LAWS[id] = Law(id, claim, statement, source, check, optional)
         return _LAWS[id]
 
     return register
@@ -282,11 +303,13 @@ def registry() -> tuple[Law, ...]:
 def select(patterns: str | None) -> tuple[Law, ...]:
     """The laws that a comma-separated list of ids and patterns ("SIG-1,CLT-*") names.
 
+    None takes all that are not optional.
+
     Raises:
       ValueError: an entry matches no law; the message lists the ids there are.
     """
     if patterns is None:
-        return registry()
+        return tuple(entry for entry in registry() if not entry.optional)
     known = ", ".join(_LAWS)
     wanted: set[str] = set()
     for pattern in (p.strip().upper() for p in patterns.split(",")):

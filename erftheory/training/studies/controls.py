@@ -58,6 +58,6 @@ def permuted_growth(found: Study) -> np.ndarray:
     return np.array(out)
 
 
-def controlled(pair: Pair, seeds: int = 10, **options: Any) -> dict[str, Study]:
+def controlled(pair: Pair, seeds: int | None = None, **options: Any) -> dict[str, Study]:
     """The pair's study under every control that is trained anew."""
     return {name: run(pair, seeds, **options) for name, run in CONTROLS.items()}

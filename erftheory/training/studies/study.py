@@ -40,6 +40,7 @@ class Pair:
       network, channels: what is trained, with a head for the task.
       task: training images, and held-out ones on which the ERF and the score are measured.
       steps, batch, learning_rate: of Adam with a cosine schedule to 0.
+      seeds: of a study that is not told how many.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Pair:
     steps: int = 300
     batch: int = 32
     learning_rate: float = 3e-3
+    seeds: int = 10
 
 
 @dataclass
@@ -56,13 +58,15 @@ class Study:
     """What several seeds of a pair gave.
 
     Attributes:
-      steps: at which the ERF was measured, 0 first.
+      steps: at which ERF and score were measured, 0 first.
       axes: (seeds, steps, axes), std in pixels; radius: (seeds, steps), the 95 % mass radius.
-      scores: (seeds,), accuracy or mean IoU on the held-out images.
+      scores: (seeds, steps), accuracy or mean IoU on the held-out images.
       maps: (steps, *image), averaged over seeds.
       seen, image: receptive field and image, pixels an axis.
       states: weights and running statistics of every seed, (before, after).
-      measure: the ERF of such a state, on the same images.
+      channels: of the images.
+      features: the last map (batch, *spatial, channels) of a state and of images.
+      measure: the ERF of such a state, on the held-out images.
     """
 
     pair: Pair
@@ -73,7 +77,9 @@ class Study:
     maps: np.ndarray = field(repr=False)
     seen: tuple[int, ...]
     image: tuple[int, ...]
+    channels: int
     states: list[tuple[Any, Any]] = field(repr=False)
+    features: Callable[[Any, Any], Any] = field(repr=False)
     measure: Callable[[Any], ERF] = field(repr=False)
 
     @property
@@ -114,7 +120,7 @@ class Study:
 
 def study(
     pair: Pair,
-    seeds: int = 10,
+    seeds: int | None = None,
     *,
     images: int = 256,
     readings: int = 1,
@@ -125,8 +131,8 @@ def study(
     """Train a pair from several seeds and measure its ERF.
 
     Args:
-      seeds: weights, order of images and augmentation of seed s all come from s; fewer than 10
-        cannot reach 0.01 after Holm's correction over six pairs.
+      seeds: weights, order of images and augmentation of seed s all come from s; None takes the
+        pair's. Fewer than 10 cannot reach 0.01 after Holm's correction over six pairs.
       images: held-out images of an ERF, `gradient_erf(contribution="squared")`, the sum of the
         channels of the last map's centre unit.
       readings: measurements after the one before training, evenly spaced, the last at the end.
@@ -137,7 +143,7 @@ def study(
     Raises:
       ValueError: an argument out of range, fewer held-out images than `images`.
     """
-    integer("seeds", seeds, 2)
+    seeds = integer("seeds", pair.seeds if seeds is None else seeds, 2)
     integer("readings", readings)
     train, held = pair.task()
     if spoil is not None:
@@ -159,7 +165,7 @@ def study(
         np.array([row[1] for row in rows]),
         np.mean([[e.map for e in row] for row in erfs], axis=0),
         tuple(int(n) if math.isfinite(n) else 0 for n in receptive_field(pair.network).size),
-        held.shape, [row[2] for row in rows], trainer.erf,
+        held.shape, held.channels, [row[2] for row in rows], trainer.features, trainer.erf,
     )  # fmt: skip
 
 
@@ -212,14 +218,14 @@ class _Trainer:
         return (mean_iou if self.held.dense else accuracy)(counts)
 
     def seed(self, seed: int, only_compile: bool = False) -> Any:
-        """ERFs, score, first and last weights of one seed."""
+        """ERFs and scores at every reading, first and last weights of one seed."""
         pair = self.pair
         state = self.learn.start(self._module(seed))
         key, order = jax.random.key(seed), (seed, 0)
         chosen = partial(indices, order, batch=pair.batch, count=len(self.images))
         for i in range(1 if only_compile else _SETTLED):
             state = (state[0], self.settle(*state[:2], self.images[chosen(i)]), state[2])
-        first, found = state[:2], [self.erf(state)]
+        first, found, scores = state[:2], [self.erf(state)], [self.score(state)]
         for step in range(1 if only_compile else pair.steps):
             at = chosen(step)
             state, _ = self.advance(
@@ -227,7 +233,8 @@ class _Trainer:
             )
             if step + 1 in self.measured:
                 found.append(self.erf(state))
-        return found, self.score(state), (first, state[:2])
+                scores.append(self.score(state))
+        return found, scores, (first, state[:2])
 
 
 def _settled(graph: Any, params: Any, rest: Any, images: jax.Array) -> Any:

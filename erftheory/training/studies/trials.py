@@ -39,3 +39,17 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(values) - rank) * float(values[index])))
         out[index] = largest
     return out
+
+
+def power(growth: float, std: float, count: int, level: float, trials: int = 2000) -> float:
+    """Probability that the sign-flip test sees a growth, from simulated normal differences.
+
+    Args:
+      growth: mean of the differences.
+      std: their standard deviation over seeds.
+      count: seeds.
+      level: of the test.
+    """
+    rng = np.random.default_rng(0)
+    drawn = growth + std * rng.standard_normal((trials, count))
+    return float(np.mean([sign_flip(row) <= level for row in drawn]))
