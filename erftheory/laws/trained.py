@@ -41,7 +41,7 @@ def training(context: Context) -> list[Evidence]:
                   sign_flip(direction * found.growth), level),
             below("trained", "sign flips", f"{name}: p of no shape against: longer along the task",
                   sign_flip(along), level),
-            information("trained", "untrained", f"{name}: std (px), mean over seeds", after, before),
+            information("trained", "untrained", f"{name}: mean std (px)", after, before),
             information("trained", "untrained", f"{name}: 95 % interval of the growth",
                         (low, high), "1"),
             information("trained", "image", f"{name}: 95 % mass radius over half the image",
