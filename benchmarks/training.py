@@ -28,7 +28,7 @@ import numpy as np
 from scipy.stats import t
 
 from erftheory.files import whole
-from erftheory.training.studies.controls import CONTROLS, permuted_growth
+from erftheory.training.studies.controls import CONTROLS, SPOILED, spoiled_growth
 from erftheory.training.studies.explained import PARTS, explained
 from erftheory.training.studies.initial import PAIRS_OF_INITIAL, initial
 from erftheory.training.studies.initial import rows as initial_rows
@@ -45,6 +45,7 @@ DIAL = (
     ("dilations 1 2 4 8", WIDE, 15, (1, 2, 4, 8, 11)),
 )
 CONTROLLED = (0, 3, 4)  # one that shrinks without a norm, one with, and one that grows
+SECTIONS = ("pairs", "explained", "initial", "dial", "controls")
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 
 
@@ -70,7 +71,8 @@ def parts(found: Study) -> dict[str, Any]:
 def controls(pair: Pair, found: Study, images: int) -> list[dict[str, Any]]:
     """Growth under each control, beside that of training."""
     seeds = len(found.growth)
-    growths = {"trained": found.growth, "trained, taps permuted": permuted_growth(found)}
+    growths = {"trained": found.growth}
+    growths |= {name: spoiled_growth(found, spoil) for name, spoil in SPOILED.items()}
     for name, run in CONTROLS.items():
         growths[name] = run(pair, seeds, images=images).growth
     table = []
@@ -208,16 +210,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="in place of each pair's own")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="the first so many")
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="the first so many, or 0")
     parser.add_argument("--controls", action="store_true")
     parser.add_argument("--dial", action="store_true")
     parser.add_argument("--initial", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="parts that are not asked for stay in it")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     options = parser.parse_args(arguments)
     pairs = [replace(p, steps=options.steps or p.steps) for p in PAIRS[: options.pairs]]
+    found: dict[str, Any] = {name: [] for name in SECTIONS}
+    if options.json and options.json.exists():
+        found |= json.loads(options.json.read_text())
+
+    def keep() -> None:
+        if options.json:
+            with whole(options.json) as place:
+                place.write_text(json.dumps(found, indent=1) + "\n")
+
     with jax.default_device(jax.devices(options.device)[0]):
+        found["environment"] = {
+            "cores": os.cpu_count(), "python": platform.python_version(), "jax": jax.__version__,
+            "device": str(jax.devices(options.device)[0]),
+        }  # fmt: skip
         start = time.perf_counter()
         studies: list[Study] = []
         split: list[dict[str, Any]] = []
@@ -228,32 +243,25 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{line}  {time.perf_counter() - begun:5.0f} s", flush=True)
             split.append(parts(studies[-1]))
         seconds = time.perf_counter() - start
-        table = rows(studies)
-        print(f"\nafter Holm's correction over all, {seconds:.0f} s:\n{text(table)}", flush=True)
-        found: dict[str, Any] = {
-            "environment": {"cores": os.cpu_count(), "python": platform.python_version(),
-                            "jax": jax.__version__, "device": str(jax.devices(options.device)[0])},
-            "seconds": seconds, "pairs": table, "explained": split,
-            "controls": [], "dial": [], "initial": [],
-        }  # fmt: skip
-
-        def keep() -> None:
-            if options.json:
-                with whole(options.json) as place:
-                    place.write_text(json.dumps(found, indent=1) + "\n")
-
-        keep()
-        if options.controls:
-            for i in (i for i in CONTROLLED if i < len(pairs)):
-                found["controls"] += controls(pairs[i], studies[i], options.images)
-                keep()
-        if options.dial:
-            found["dial"] = dial(options.seeds or 10, options.images)
+        if studies:
+            table = rows(studies)
+            print(f"\nafter Holm's correction, {seconds:.0f} s:\n{text(table)}", flush=True)
+            found |= {"seconds": seconds, "pairs": table, "explained": split}
             keep()
         if options.initial:
             found["initial"] = initialisations(options.seeds or 10, options.images)
             keep()
-    if options.plot:
+        if options.dial:
+            found["dial"] = dial(options.seeds or 10, options.images)
+            keep()
+        if options.controls:
+            found["controls"] = []
+            for i in CONTROLLED:
+                known = i < len(studies)
+                one = studies[i] if known else study(PAIRS[i], options.seeds, images=options.images)
+                found["controls"] += controls(PAIRS[i], one, options.images)
+                keep()
+    if options.plot and found["pairs"]:
         plot(found, options.plot)
     return 0
 

@@ -24,7 +24,13 @@ from erftheory import (
 )
 from erftheory.init import rim_taps
 from erftheory.training import displaced
-from erftheory.training.studies.controls import CONTROLS, permuted, permuted_growth
+from erftheory.training.studies.controls import (
+    CONTROLS,
+    SPOILED,
+    permuted,
+    resigned,
+    spoiled_growth,
+)
 from erftheory.training.studies.explained import explained, shapley, swapped
 from erftheory.training.studies.initial import MEASURES, initial, rimmed
 from erftheory.training.studies.initial import rows as initial_rows
@@ -113,7 +119,21 @@ def test_permuted_weights_keep_the_law_of_every_filter(found):
         else:
             np.testing.assert_array_equal(a, b)
     assert moved == 3
-    assert permuted_growth(found).shape == (4,)
+
+
+def test_redrawn_signs_keep_every_square(found):
+    params = found.states[0][1][0]
+    changed = resigned(params, jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(changed), strict=True):
+        np.testing.assert_array_equal(abs(np.asarray(a)), abs(np.asarray(b)))
+        assert a.ndim == 4 or (a == b).all()
+        assert a.ndim < 4 or 0.4 < np.mean(np.asarray(a) == np.asarray(b)) < 0.6
+
+
+def test_spoiled_weights_are_measured_against_the_start(found):
+    same = spoiled_growth(found, lambda params, key: params)
+    np.testing.assert_allclose(same, found.growth, rtol=1e-4, atol=1e-6)
+    assert [spoiled_growth(found, spoil).shape for spoil in SPOILED.values()] == [(4,), (4,)]
 
 
 def test_pairs_are_what_the_law_needs():

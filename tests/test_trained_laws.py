@@ -26,7 +26,7 @@ def told(factor: float, along: float = 1.0, start: float = 1.0):
         axes = np.stack([before, after], 1)
         return Study(
             pair, [0, 300], axes, np.full((SEEDS, 2), 4.0), np.full((SEEDS, 2), 0.9),
-            np.ones((2, 24, 24)), (13, 13), (24, 24), 1, [], lambda *a: None, lambda s: None,
+            np.ones((2, 24, 24)), (13, 13), (24, 24), 1, [], *[lambda *a: None] * 3,
         )  # fmt: skip
 
     return study

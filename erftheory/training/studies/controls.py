@@ -35,25 +35,47 @@ def permuted(params: Any, key: jax.Array) -> Any:
 
     The law of the weights stays, the shape of the filters goes. Kernels are (*kernel, in, out).
     """
-    leaves, shape = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
 
     def change(leaf: jax.Array, key: jax.Array) -> jax.Array:
-        if leaf.ndim < 3:
-            return leaf
-        taps = int(np.prod(leaf.shape[:-2]))
-        rows = leaf.reshape(taps, -1)
+        rows = leaf.reshape(int(np.prod(leaf.shape[:-2])), -1)
         order = jnp.argsort(jax.random.uniform(key, rows.shape), axis=0)
         return jnp.take_along_axis(rows, order, axis=0).reshape(leaf.shape)
 
-    return shape.unflatten([change(leaf, k) for leaf, k in zip(leaves, keys, strict=True)])
+    return _kernels(change, params, key)
 
 
-def permuted_growth(found: Study) -> np.ndarray:
-    """log(std with permuted trained weights / std before), one a seed."""
+def resigned(params: Any, key: jax.Array) -> Any:
+    """Weights whose signs are drawn anew.
+
+    All squares stay, of every tap and between every two channels; what the signs agreed on goes.
+    """
+
+    def change(leaf: jax.Array, key: jax.Array) -> jax.Array:
+        return leaf * jax.random.rademacher(key, leaf.shape, leaf.dtype)
+
+    return _kernels(change, params, key)
+
+
+def _kernels(change: Callable[..., jax.Array], params: Any, key: jax.Array) -> Any:
+    leaves, shape = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return shape.unflatten([
+        leaf if leaf.ndim < 3 else change(leaf, k) for leaf, k in zip(leaves, keys, strict=True)
+    ])  # fmt: skip
+
+
+SPOILED: dict[str, Callable[[Any, jax.Array], Any]] = {
+    "trained, taps permuted": permuted,
+    "trained, signs redrawn": resigned,
+}
+
+
+def spoiled_growth(found: Study, spoil: Callable[[Any, jax.Array], Any]) -> np.ndarray:
+    """log(std with spoiled trained weights / std before), one a seed; norms settle on them."""
     out = []
     for seed, (_, (params, rest)) in enumerate(found.states):
-        erf = found.measure((permuted(params, jax.random.key(seed)), rest))
+        changed = spoil(params, jax.random.key(seed))
+        erf = found.measure((changed, found.settle(changed, rest, seed)))
         out.append(np.log(np.mean(erf.std) / found.std[seed, 0]))
     return np.array(out)
 

@@ -66,6 +66,7 @@ class Study:
       states: weights and running statistics of every seed, (before, after).
       channels: of the images.
       features: the last map (batch, *spatial, channels) of a state and of images.
+      settle: running statistics for (weights, statistics, seed), on the training images.
       measure: the ERF of such a state, on the held-out images.
     """
 
@@ -80,6 +81,7 @@ class Study:
     channels: int
     states: list[tuple[Any, Any]] = field(repr=False)
     features: Callable[[Any, Any], Any] = field(repr=False)
+    settle: Callable[[Any, Any, int], Any] = field(repr=False)
     measure: Callable[[Any], ERF] = field(repr=False)
 
     @property
@@ -165,7 +167,8 @@ def study(
         np.array([row[1] for row in rows]),
         np.mean([[e.map for e in row] for row in erfs], axis=0),
         tuple(int(n) if math.isfinite(n) else 0 for n in receptive_field(pair.network).size),
-        held.shape, held.channels, [row[2] for row in rows], trainer.features, trainer.erf,
+        held.shape, held.channels, [row[2] for row in rows],
+        trainer.features, trainer.settled, trainer.erf,
     )  # fmt: skip
 
 
@@ -217,14 +220,22 @@ class _Trainer:
             counts = counts + np.asarray(self.evaluate(state[0], state[1], x, y)[1])
         return (mean_iou if self.held.dense else accuracy)(counts)
 
+    def order(self, seed: int) -> Callable[[int], np.ndarray]:
+        return partial(indices, (seed, 0), batch=self.pair.batch, count=len(self.images))
+
+    def settled(self, params: Any, rest: Any, seed: int, passes: int = _SETTLED) -> Any:
+        chosen = self.order(seed)
+        for i in range(passes):
+            rest = self.settle(params, rest, self.images[chosen(i)])
+        return rest
+
     def seed(self, seed: int, only_compile: bool = False) -> Any:
         """ERFs and scores at every reading, first and last weights of one seed."""
         pair = self.pair
         state = self.learn.start(self._module(seed))
-        key, order = jax.random.key(seed), (seed, 0)
-        chosen = partial(indices, order, batch=pair.batch, count=len(self.images))
-        for i in range(1 if only_compile else _SETTLED):
-            state = (state[0], self.settle(*state[:2], self.images[chosen(i)]), state[2])
+        key, chosen = jax.random.key(seed), self.order(seed)
+        passes = 1 if only_compile else _SETTLED
+        state = (state[0], self.settled(*state[:2], seed, passes), state[2])
         first, found, scores = state[:2], [self.erf(state)], [self.score(state)]
         for step in range(1 if only_compile else pair.steps):
             at = chosen(step)
