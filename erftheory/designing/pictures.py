@@ -15,14 +15,15 @@ def plot_front(front: Any, path: Any = None) -> Any:
     distances = [r.distance for r in front]
     axes.step(costs, distances, where="post", color="0.6", lw=1)
     axes.plot(costs, distances, "o", ms=4, color="C0")
-    for row in (front[0], front[-1]) if len(front) > 1 else front:
+    for row, side, up in ((front[0], "left", 6), (front[-1], "right", -13))[: len(front)]:
         axes.annotate(
-            row.layers, (float(row.cost), row.distance), xytext=(3, 4),
-            textcoords="offset points", fontsize=6,
+            row.layers, (float(row.cost), row.distance), xytext=(0, up), ha=side,
+            textcoords="offset points", fontsize=7,
         )  # fmt: skip
+    axes.margins(0.06, 0.14)
     axes.set_xlabel(f"cost ({front.unit})")
     axes.set_ylabel(front.measure)
-    axes.set_title(front.asked, fontsize=7)
+    axes.set_title(front.asked, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if path is not None:
         figure.savefig(path)
