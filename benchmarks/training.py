@@ -171,7 +171,7 @@ def sources(panel: Any, split: list[dict[str, Any]]) -> None:
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks(places, [""] * len(places))
     panel.set(xlabel="contribution to log growth (95 % interval)", title="what it consists of")
-    panel.legend(fontsize=9, loc="lower left")
+    panel.legend(fontsize=9, loc="upper left")
 
 
 def seen(panel: Any, rows: list[dict[str, Any]]) -> None:
