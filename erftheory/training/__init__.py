@@ -2,7 +2,8 @@
 
 `data` reads or generates images with labels, `modules` makes a network of the package a Flax NNX
 module, `fitting` trains it so that it can be killed at any moment, `watching` reads the ERF in any
-training loop, one's own included. Needs `pip install "erftheory[train]"`.
+training loop, one's own included, `studies` says whether it grew, over seeds, and why. Needs
+`pip install "erftheory[train]"`.
 """
 
 import lazy_loader
@@ -18,6 +19,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "fitting.fit": ["Fit", "fit"],
         "modules.heads": ["Classifier", "Dense"],
         "modules.module": ["NetworkModule", "trainable"],
+        "studies.explained": ["Explained", "explained"],
+        "studies.study": ["Pair", "Study", "study"],
         "watching.tracker": ["ErfTracker"],
     },
 )  # fmt: skip
