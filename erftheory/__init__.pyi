@@ -5,6 +5,7 @@ from . import init as init
 from . import zoo as zoo
 from .comparison import compare as compare
 from .designing.design import design as design
+from .designing.sensitivities import sensitivity as sensitivity
 from .empirical.measured.gradients import gradient_erf as gradient_erf
 from .empirical.measured.replknet import area_ratios as area_ratios
 from .empirical.measured.replknet import contribution_scores as contribution_scores

@@ -14,5 +14,7 @@ sampling.
   chains.py finds it where variances say how close a network is, shapes.py where whole maps do.
 - If nothing fits, relaxing.py says which bound to relax and by how much.
 
-Begin with `design` in design.py.
+Beside it stand derivatives: `sensitivity` says what the ERF's deviation owes to every tap and every
+skip of one network (sensitivities.py; passes.py has the walk it reads). Begin with `design` in
+design.py.
 """
