@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from erftheory import (
     MaxPool,
     Residual,
     Upsample,
+    exact,
     moments,
     sensitivity,
     zoo,
@@ -93,5 +96,66 @@ def test_resnet50():
 def test_what_has_no_closed_form_is_refused(network, message):
     with pytest.raises(ValueError, match=message):
         sensitivity(network)
-    with pytest.raises(ValueError, match="measure: got 'size'; takes one of 'std'"):
+    with pytest.raises(ValueError, match="measure: got 'size'; takes 'std' or a function"):
         sensitivity(zoo.vgg11(), "size")
+
+
+def peak(signal):
+    return jnp.sum(signal**4) ** 0.25
+
+
+def std_of(signal):
+    places = jnp.arange(signal.shape[0])
+    line = signal.reshape(signal.shape[0], -1).sum(axis=1)
+    mean = line @ places
+    return jnp.sqrt(line @ (places - mean) ** 2)
+
+
+def difference(make, measure, h=1e-4):
+    """Central difference of a measure of the exact maps of make(h)."""
+    with jax.enable_x64(True):
+        sides = [float(measure(jnp.asarray(exact(make(s)).map))) for s in (h, -h)]
+    return (sides[0] - sides[1]) / (2 * h)
+
+
+def test_any_measure_of_the_map_against_differences():
+    found = sensitivity(net(), peak)
+    assert found.value == pytest.approx(float(peak(jnp.asarray(exact(net()).map))), rel=1e-5)
+    first = found.of("taps")[0].values[0]
+    for a in range(3):
+        expected = difference(
+            lambda h, a=a: net(first=[v + h * (i == a) for i, v in enumerate((1, 2, 4))]), peak
+        )
+        assert first[a] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    inner, outer = (s.values[0] for s in found.of("skip"))
+    expected = difference(lambda h: net(inner=Fraction(1, 2) * (1 + Fraction(h))), peak)
+    assert inner[0] == pytest.approx(expected, rel=1e-5)
+    expected = difference(lambda h: net(outer=3 * (1 + Fraction(h))), peak)
+    assert outer[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("network", [net(), zoo.resnet18().until("layer1")], ids=("1-D", "resnet"))
+def test_the_deviation_by_both_routes(network):
+    closed, traced = sensitivity(network), sensitivity(network, std_of)
+    assert traced.value == pytest.approx(closed.std[0], rel=1e-9)
+    assert [s.name for s in traced.slopes] == [s.name for s in closed.slopes]
+    for a, b in zip(closed.slopes, traced.slopes):
+        assert b.values[0] == pytest.approx(a.values[0], rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "measure, message",
+    [
+        (lambda m: m, "measure: got float64 of shape .27,.; takes a JAX function"),
+        (lambda m: jnp.sqrt(0 * m.sum()), "measure: got derivatives that are not finite"),
+    ],
+)
+def test_what_is_no_measure_is_refused(measure, message):
+    with pytest.raises(ValueError, match=message) as error:
+        sensitivity(net(), measure)
+    assert "\n" not in str(error.value)
+
+
+def test_a_map_too_large_to_differentiate_is_refused():
+    with pytest.raises(ValueError, match="network: got a map of .* pixels behind"):
+        sensitivity(Chain(Conv(1001, dilation=20), Conv(3), ndim=2), peak)

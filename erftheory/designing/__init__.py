@@ -15,6 +15,7 @@ sampling.
 - If nothing fits, relaxing.py says which bound to relax and by how much.
 
 Beside it stand derivatives: `sensitivity` says what the ERF's deviation owes to every tap and every
-skip of one network (sensitivities.py; passes.py has the walk it reads). Begin with `design` in
+skip of one network (sensitivities.py; passes.py has the walk it reads), and any other measure of the
+map (spectra.py). Begin with `design` in
 design.py.
 """

@@ -12,17 +12,17 @@ power of the whole sum stays: log ρ is the log of a residual block's `gain`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from erftheory.designing.passes import Passes, passes, places
+from erftheory.designing.spectra import is_sum, is_weighted, slopes_of, spectra
 from erftheory.network.arguments import one_of
 from erftheory.network.base import Network
-from erftheory.network.graph import Sum
 from erftheory.network.initialisation import Init
-from erftheory.network.layers import Conv, ConvTranspose
 from erftheory.tables import as_html, as_text
 from erftheory.theory.walk.walk import RawEdge
 
@@ -38,7 +38,8 @@ class Slope:
       layer: the layer, or "sum".
       kind: "taps", by relative taps as given, or ones; or "skip", by the log of the power ratio
         of each input of the sum to the others (of a residual block, the branch comes first).
-      values: `(axes, *kernel)` or `(axes, inputs)`, pixels.
+      values: `(axes, *kernel)` or `(axes, inputs)`, pixels; of a measure of the map
+        `(1, *kernel)` or `(1, inputs)`, in its unit.
       share: probability that the walk passes here; of a sum, one for each input.
     """
 
@@ -51,15 +52,17 @@ class Slope:
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """Derivatives of the ERF's deviation, from the input to the output.
+    """Derivatives of the ERF's deviation, or of a measure of its map, from the input to the output.
 
     Attributes:
       std: the deviation, pixels an axis.
       slopes: of every convolution and every sum.
+      value: of a measure of the map, what it is; else None.
     """
 
     std: tuple[float, ...]
     slopes: tuple[Slope, ...] = field(repr=False)
+    value: float | None = None
 
     def of(self, kind: str) -> tuple[Slope, ...]:
         """The slopes by "taps" or by "skip"."""
@@ -74,35 +77,60 @@ class Sensitivity:
 
     def __str__(self) -> str:
         std = " x ".join(f"{v:.4g}" for v in self.std)
-        return as_text(HEADER, self._cells(), 3, [f"std {std} pixels"])
+        lines = [f"std {std} pixels"]
+        lines += [] if self.value is None else [f"measure {self.value:.6g}"]
+        return as_text(HEADER, self._cells(), 3, lines)
 
     def _repr_html_(self) -> str:
-        return as_html(HEADER, self._cells(), "derivatives of the std, pixels", (0, 1, 2))
+        what = "std, pixels" if self.value is None else "measure"
+        return as_html(HEADER, self._cells(), f"derivatives of the {what}", (0, 1, 2))
 
 
-def sensitivity(network: Network, measure: str = "std", init: Init | None = "he") -> Sensitivity:
+def sensitivity(
+    network: Network,
+    measure: str | Callable[[Any], Any] = "std",
+    init: Init | None = "he",
+) -> Sensitivity:
     """Derivatives of the ERF's deviation by the taps of every convolution and the skips' ratios.
 
-    Of the variance signal on the unbounded plane, in closed form (no differences, no tracing).
-    Every round of a repetition is a layer of its own. All other gains stay as they are.
+    Of the variance signal on the unbounded plane. The deviation's are in closed form (no
+    differences, no tracing). Every round of a repetition is a layer of its own. All other gains
+    stay as they are.
 
     Args:
-      measure: "std", pixels an axis.
+      measure: "std", pixels an axis; or a JAX function from the map, an array of the field's shape
+        and mass 1 in 64 bits, to a real number, which JAX differentiates through the map.
       init: as for `moments`.
 
     Raises:
       ValueError: another measure or init, a global operation, up-sampling, gradients that fixed
-        layers correlate (average pools in a row), signed taps, or an ERF of a single pixel.
+        layers correlate (average pools in a row), signed taps, an ERF of a single pixel, or of a
+        function a map too large, or a value that is no real number.
     """
-    one_of("measure", measure, ("std",))
+    if measure != "std" and not callable(measure):
+        raise ValueError(f"measure: got {measure!r}; takes 'std' or a function of the map")
     walk = passes(network, init)
     ahead, behind = _ahead(walk), _behind(walk)
-    ndim = walk.graph.ndim
     totals = [sum(p * ahead[port][r] for port, p in walk.starts.items()) for r in (0, 1)]
     mean, second = np.asarray(totals[0]), np.asarray(totals[1])
     variance = second - mean**2
     if not (variance > 1e-12 * np.maximum(1, mean**2)).all():
         raise ValueError("network: got an ERF of a single pixel; takes one with a deviation > 0")
+    std = tuple(np.sqrt(variance).tolist())
+    if callable(measure):
+        model = spectra(walk)
+        value, by_taps, by_ratios = slopes_of(model, measure)
+        rows = _slopes(walk, behind, ahead, mean, variance)
+        nodes = sorted([*by_taps, *by_ratios])
+        found = {**by_taps, **by_ratios}
+        slopes = [replace(s, values=found[n][None]) for n, s in zip(nodes, rows)]
+        return Sensitivity(std, tuple(slopes), value)
+    return Sensitivity(std, tuple(_slopes(walk, behind, ahead, mean, variance)))
+
+
+def _slopes(walk: Passes, behind, ahead, mean, variance) -> list[Slope]:
+    """Of the deviation, in the order of the graph."""
+    ndim = walk.graph.ndim
     taken: dict[int, list[tuple[int, _Step]]] = {}  # with the node that each leads from
     for port in walk.order:
         for share, edge in walk.edges[port]:
@@ -113,16 +141,16 @@ def sensitivity(network: Network, measure: str = "std", init: Init | None = "he"
         steps = taken.get(index, [])
         if not steps:
             continue
-        if isinstance(node.op, Conv | ConvTranspose):
+        if is_weighted(node.op):
             alone = [step for _, step in steps]
             values = _by_taps(alone, ndim) / (2 * np.sqrt(variance)).reshape(-1, *(1,) * ndim)
             share: Any = sum(step.chance for step in alone)
             slopes.append(Slope(node.name, repr(node.op), "taps", values, share))
-        elif isinstance(node.op, Sum) and len(set(node.inputs)) == len(node.inputs) > 1:
+        elif is_sum(node):
             values, share = _by_inputs(steps, node.inputs, ndim)
             values = values / (2 * np.sqrt(variance))[:, None]
             slopes.append(Slope(node.name, "sum", "skip", values, share))
-    return Sensitivity(tuple(np.sqrt(variance).tolist()), tuple(slopes))
+    return slopes
 
 
 Law = tuple[np.ndarray, np.ndarray]  # mean and mean square an axis
