@@ -6,6 +6,7 @@ from . import zoo as zoo
 from .comparison import compare as compare
 from .designing.design import design as design
 from .designing.sensitivities import sensitivity as sensitivity
+from .designing.tuning import tune as tune
 from .empirical.measured.gradients import gradient_erf as gradient_erf
 from .empirical.measured.replknet import area_ratios as area_ratios
 from .empirical.measured.replknet import contribution_scores as contribution_scores

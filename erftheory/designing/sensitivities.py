@@ -110,33 +110,33 @@ def sensitivity(
     if measure != "std" and not callable(measure):
         raise ValueError(f"measure: got {measure!r}; takes 'std' or a function of the map")
     walk = passes(network, init)
-    ahead, behind = _ahead(walk), _behind(walk)
+    std, found = closed(walk)
+    if not callable(measure):
+        return Sensitivity(std, tuple(found.values()))
+    value, by_taps, by_ratios = slopes_of(spectra(walk), measure)
+    values = {**by_taps, **by_ratios}
+    slopes = [replace(slope, values=values[node][None]) for node, slope in found.items()]
+    return Sensitivity(std, tuple(slopes), value)
+
+
+def closed(walk: Passes) -> tuple[tuple[float, ...], dict[int, Slope]]:
+    """The deviation, pixels an axis, and its derivatives by node, in the order of the graph.
+
+    Raises:
+      ValueError: an ERF of a single pixel.
+    """
+    ahead, behind, ndim = _ahead(walk), _behind(walk), walk.graph.ndim
     totals = [sum(p * ahead[port][r] for port, p in walk.starts.items()) for r in (0, 1)]
     mean, second = np.asarray(totals[0]), np.asarray(totals[1])
     variance = second - mean**2
     if not (variance > 1e-12 * np.maximum(1, mean**2)).all():
         raise ValueError("network: got an ERF of a single pixel; takes one with a deviation > 0")
-    std = tuple(np.sqrt(variance).tolist())
-    if callable(measure):
-        model = spectra(walk)
-        value, by_taps, by_ratios = slopes_of(model, measure)
-        rows = _slopes(walk, behind, ahead, mean, variance)
-        nodes = sorted([*by_taps, *by_ratios])
-        found = {**by_taps, **by_ratios}
-        slopes = [replace(s, values=found[n][None]) for n, s in zip(nodes, rows)]
-        return Sensitivity(std, tuple(slopes), value)
-    return Sensitivity(std, tuple(_slopes(walk, behind, ahead, mean, variance)))
-
-
-def _slopes(walk: Passes, behind, ahead, mean, variance) -> list[Slope]:
-    """Of the deviation, in the order of the graph."""
-    ndim = walk.graph.ndim
     taken: dict[int, list[tuple[int, _Step]]] = {}  # with the node that each leads from
     for port in walk.order:
         for share, edge in walk.edges[port]:
             step = _Step(share, edge, behind[port], ahead[edge.reader], mean, variance)
             taken.setdefault(edge.reader[0], []).append((port[0], step))
-    slopes = []
+    slopes = {}
     for index, node in enumerate(walk.graph.nodes):
         steps = taken.get(index, [])
         if not steps:
@@ -145,12 +145,12 @@ def _slopes(walk: Passes, behind, ahead, mean, variance) -> list[Slope]:
             alone = [step for _, step in steps]
             values = _by_taps(alone, ndim) / (2 * np.sqrt(variance)).reshape(-1, *(1,) * ndim)
             share: Any = sum(step.chance for step in alone)
-            slopes.append(Slope(node.name, repr(node.op), "taps", values, share))
+            slopes[index] = Slope(node.name, repr(node.op), "taps", values, share)
         elif is_sum(node):
             values, share = _by_inputs(steps, node.inputs, ndim)
             values = values / (2 * np.sqrt(variance))[:, None]
-            slopes.append(Slope(node.name, "sum", "skip", values, share))
-    return slopes
+            slopes[index] = Slope(node.name, "sum", "skip", values, share)
+    return tuple(np.sqrt(variance).tolist()), slopes
 
 
 Law = tuple[np.ndarray, np.ndarray]  # mean and mean square an axis

@@ -63,9 +63,9 @@ class Spectra:
     def map(self, taps: Taps, ratios: Ratios) -> jax.Array:
         """The map of mass 1, shape `shape`, for other taps and ratios.
 
-        A sum keeps its power: log w(i) = θ(i) − Σ P(k)·θ(k) multiplies input i of share P(i).
+        A sum keeps its power: exp θ(i) / Σ P(k)·exp θ(k) multiplies input i, P being the shares.
         """
-        walk, shares = self.walk, self._shares()
+        walk, shares = self.walk, self.shares()
         found: dict[Any, Any] = {}
         waves = _Waves(self.shape)
         for port in walk.order:
@@ -76,8 +76,9 @@ class Spectra:
                 node = edge.reader[0]
                 weight: Any = p
                 if node in ratios and port[0] in walk.graph.nodes[node].inputs:
-                    logs = ratios[node] - jnp.dot(shares[node], ratios[node])
-                    weight = p * jnp.exp(logs[walk.graph.nodes[node].inputs.index(port[0])])
+                    grown = jnp.exp(ratios[node])
+                    place = walk.graph.nodes[node].inputs.index(port[0])
+                    weight = p * grown[place] / jnp.dot(shares[node], grown)
                 total = total + weight * waves.through(edge, taps.get(node)) * found[edge.reader]
             found[port] = total
         whole = sum(p * found[port] for port, p in walk.starts.items())
@@ -85,7 +86,7 @@ class Spectra:
         signal = jnp.fft.irfftn(whole, self.shape, axes=tuple(range(len(self.shape))))
         return signal / signal.sum()
 
-    def _shares(self) -> dict[int, np.ndarray]:
+    def shares(self) -> dict[int, np.ndarray]:
         """Of every sum, how likely the walk takes each input, given that it takes one."""
         walk, passed = self.walk, {port: 0.0 for port in self.walk.order}
         passed.update(walk.starts)
@@ -117,8 +118,8 @@ def raw_taps(edge: RawEdge, ndim: int) -> np.ndarray:
     return np.array([float(t) for t in kernel.exact]).reshape(kernel.shape)
 
 
-def spectra(walk: Passes) -> Spectra:
-    """The window of a walk.
+def spectra(walk: Passes, limit: bool = True) -> Spectra:
+    """The window of a walk; with `limit` one whose map can be differentiated.
 
     Raises:
       ValueError: a map too large to differentiate.
@@ -142,7 +143,7 @@ def spectra(walk: Passes) -> Spectra:
     last = np.max([high[p] for p in walk.starts], axis=0)
     shape = tuple(int(n) + 1 for n in last - first)
     held = int(np.prod(shape)) * sum(map(len, walk.edges.values()))
-    if held > MOST:
+    if limit and held > MOST:
         size = " x ".join(map(str, shape))
         raise ValueError(
             f"network: got a map of {size} pixels behind {len(walk.order)} layers; takes at most "
