@@ -27,16 +27,17 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 class _Group(click.Group):
-    """Loads the laws, and with them JAX and SymPy, for `verify` alone."""
+    """Loads what a command needs with the command: the laws, and with them JAX and SymPy, for
+    `verify` alone."""
+
+    apart = {"design": "erftheory.designing.command", "verify": "erftheory.verify"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "verify"])
+        return sorted([*super().list_commands(ctx), *self.apart])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "verify":
-            from erftheory.verify import command
-
-            return command
+        if cmd_name in self.apart:
+            return importlib.import_module(self.apart[cmd_name]).command
         return super().get_command(ctx, cmd_name)
 
 
