@@ -4,6 +4,7 @@ from . import derive as derive
 from . import init as init
 from . import zoo as zoo
 from .comparison import compare as compare
+from .designing.cures import cures as cures
 from .designing.design import design as design
 from .designing.sensitivities import sensitivity as sensitivity
 from .designing.tuning import tune as tune

@@ -334,17 +334,32 @@ def _picture(found: Any, path: str) -> None:
 @group.command()
 @_reading
 @click.option("--image", required=True, metavar="224", help="Pixels of the images.")
-def advise(network: Network, image: str, signal: str, init: str):
+@click.option("--cures/--no-cures", "cure", default=True, show_default=True,
+              help="Try single changes of layers.")  # fmt: skip
+def advise(network: Network, image: str, cure: bool, signal: str, init: str):
     """Which layers an image size leaves without work, and what to change."""
+    from erftheory.designing.cures import cures
     from erftheory.theory.advice.advise import advise as advice
 
-    found = advice(network, _pixels(image, "image"), signal, init)
+    size = _pixels(image, "image")
+    found = advice(network, size, signal, init)
     data = {
         "image": found.image, "signal": signal, "feasible": found.feasible, "lines": found.lines,
         "unproductive": [[e.name, e.layer] for e in found.unproductive],
         "unproductive_by_erf": [[e.name, e.layer] for e in found.spent],
     }  # fmt: skip
-    return str(found), data
+    if not cure:
+        return str(found), data
+    try:
+        cured = cures(network, size, signal, init)
+    except ValueError as error:  # an image that the network cannot run on has no costs
+        return f"{found}\ncures: not tried ({error})", data
+    data["cures"] = [
+        {"name": c.name, "layer": c.layer, "change": c.change, "cured": c.cured, "std": c.std,
+         "macs": c.macs, "ratio": c.ratio}
+        for c in cured
+    ]  # fmt: skip
+    return f"{found}\n{cured}", data
 
 
 @group.command()

@@ -16,6 +16,7 @@ sampling.
 
 Beside it stand derivatives: `sensitivity` says what the ERF's deviation owes to every tap and every
 skip of one network (sensitivities.py; passes.py has the walk it reads), and any other measure of
-the map (spectra.py). `tune` descends along them to a wanted ERF (wishes.py, tuning.py; changing.py
-exchanges layers), command.py is `erftheory design`. Begin with `design` in design.py.
+the map (spectra.py). `tune` descends along them to a wanted ERF (wishes.py, tuning.py). `cures`
+tries single changes of layers on what `advise` finds (cures.py; changing.py exchanges layers).
+command.py is `erftheory design`. Begin with `design` in design.py.
 """

@@ -36,27 +36,47 @@ def rewritten(network: Network, change: Change, apart: bool = False) -> Network:
     return _Rewriting(change, apart).of(network)
 
 
+def slots(network: Network) -> dict[int, tuple[str, Any]]:
+    """Of every operation, by its number (repetitions counted once): its name and itself."""
+    found: dict[int, tuple[str, Any]] = {}
+
+    def seen(at: int, op: Any) -> Any:
+        found[at] = work.scope, op
+        return op
+
+    work = _Rewriting(seen, False)
+    work.of(network)
+    return found
+
+
 class _Rewriting:
     def __init__(self, change: Change, apart: bool) -> None:
-        self.change, self.apart, self.at = change, apart, 0
+        self.change, self.apart, self.at, self.scope = change, apart, 0, ""
 
     def _next(self, op: Any) -> Any:
         self.at += 1
         return self.change(self.at, op)
 
+    def _within(self, name: str, part: Network) -> Network:
+        before, self.scope = self.scope, f"{self.scope}/{name}".strip("/")
+        found = self.of(part)
+        self.scope = before
+        return found
+
     def of(self, part: Network) -> Network:
         if isinstance(part, Chain):
             return Chain(*map(self.of, part.parts), ndim=part._ndim)
         if isinstance(part, Named):
-            return Named(self.of(part.part), part.name)
+            return Named(self._within(part.name, part.part), part.name)
         if isinstance(part, Repeat):
             return self._repeat(part)
         if isinstance(part, Residual):
-            branch = self.of(part.branch)
-            shortcut = None if part.shortcut is None else self.of(part.shortcut)
+            branch, shortcut = self._within("branch", part.branch), part.shortcut
+            shortcut = None if shortcut is None else self._within("shortcut", shortcut)
             return Residual(branch, shortcut, self._next(Sum(part.gain)).gain)
         if isinstance(part, Branches):
-            branches = [None if b is None else self.of(b) for b in part.branches]
+            rows = enumerate(part.branches)
+            branches = [None if b is None else self._within(f"branch{i}", b) for i, b in rows]
             self._next(Concat() if part.merge == "concat" else Sum())
             return Branches(*branches, merge=part.merge)
         if isinstance(part, Layer):
@@ -73,9 +93,10 @@ class _Rewriting:
 
     def _graph(self, graph: Graph) -> GraphNetwork:
         graph = unrolled(graph) if self.apart else graph
-        nodes = [graph.nodes[0]]
+        nodes, before = [graph.nodes[0]], self.scope
         for node in graph.nodes[1:]:
             op = node.op
+            self.scope = f"{before}/{node.name}".strip("/")
             if isinstance(op, Loop):
                 op = Loop(self._graph(op.graph).graph, op.times)
             elif isinstance(op, Sum):
@@ -83,4 +104,5 @@ class _Rewriting:
             else:
                 op = self._next(op)
             nodes.append(replace(node, op=op))
+        self.scope = before
         return GraphNetwork(Graph(graph.ndim, tuple(nodes)))

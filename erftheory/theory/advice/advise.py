@@ -48,6 +48,7 @@ class Advice:
       covered: the largest image an axis that the field of some unit covers, which may be less than
         the largest feasible one: units stand a stride apart. 0 where no field begins at a rim.
       lines: the findings, one line each.
+      holes: those of them that say which rows of pixels no path reads.
     """
 
     image: tuple[int, ...]
@@ -56,6 +57,12 @@ class Advice:
     feasible: tuple[tuple[float, float], ...]
     covered: tuple[int, ...]
     lines: tuple[str, ...]
+    holes: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def unseen(self) -> bool:
+        """True if the image is larger than any field, along some axis."""
+        return any(n > most for n, (_, most) in zip(self.image, self.feasible))
 
     @property
     def unproductive(self) -> tuple[Entry, ...]:
@@ -112,11 +119,12 @@ def advise(
     phases = build(network, "gradient").phases
     covered = tuple(_covered(whole, phases[a], a) for a in range(graph.ndim))
     outputs: tuple[str, ...] = getattr(network, "outputs", ())
+    gaps = _hole_lines(network)
     lines = [
         _field_line(layers, sizes),
         _erf_line(layers, sizes, signal),
         _range_line(feasible, covered, sizes),
-        *_hole_lines(network),
+        *gaps,
         *_aligned_lines(graph),
     ]
     if len(outputs) > 1:
@@ -124,7 +132,7 @@ def advise(
             f"outputs: this is about {outputs[-1]!r} alone, the last of {len(outputs)}; "
             f"network.until({outputs[0]!r}) is another"
         )
-    return Advice(sizes, signal, layers, feasible, covered, tuple(lines))
+    return Advice(sizes, signal, layers, feasible, covered, tuple(lines), tuple(gaps))
 
 
 def _covered(field: ReceptiveField, phases: int, axis: int) -> int:
