@@ -20,6 +20,7 @@ from erftheory.network.base import Network
 from erftheory.network.channels import widths
 from erftheory.network.graph import unrolled
 from erftheory.network.initialisation import Init
+from erftheory.network.kernel import line_span
 from erftheory.network.layers import AvgPool, Conv, ConvTranspose, MaxPool
 from erftheory.network.sliding import pads, spread
 from erftheory.theory.advice.advise import Advice, advise
@@ -253,8 +254,8 @@ def _padded(op: Any, ndim: int, kernel, dilation, stride) -> Any:
         before, after = pads(padding, spread(op.kernel, ndim), spread(op.dilation, ndim))
         pairs = []
         for axis, (b, a) in enumerate(zip(before, after)):
-            old = spread(op.dilation, ndim)[axis] * (spread(op.kernel, ndim)[axis] - 1)
-            more, odd = divmod(dilation[axis] * (kernel[axis] - 1) - old, 2)
+            old = line_span(spread(op.kernel, ndim)[axis], spread(op.dilation, ndim)[axis])
+            more, odd = divmod(line_span(kernel[axis], dilation[axis]) - old, 2)
             if odd or min(b, a) + more < 0:
                 return None
             pairs.append((b + more, a + more))
