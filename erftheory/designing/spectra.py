@@ -18,6 +18,7 @@ import numpy as np
 
 from erftheory.designing.passes import Passes
 from erftheory.network.graph import Sum
+from erftheory.network.kernel import line_span
 from erftheory.network.layers import Conv, ConvTranspose
 from erftheory.theory.walk.walk import RawEdge
 
@@ -132,7 +133,7 @@ def spectra(walk: Passes, limit: bool = True) -> Spectra:
         for _, edge in walk.edges[port]:
             factors: Any = edge.factors
             span = np.array([
-                sum((f.kernel.shape[a] - 1) * int(f.spacing[a]) * f.count for f in factors)
+                sum(line_span(f.kernel.shape[a], int(f.spacing[a])) * f.count for f in factors)
                 for a in range(ndim)
             ])  # fmt: skip
             start = np.array(edge.shift, dtype=float)
