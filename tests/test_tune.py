@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from networks import NETWORKS
 
 from erftheory import (
     Activation,
@@ -16,10 +17,12 @@ from erftheory import (
     moments,
     receptive_field,
     tune,
+    zoo,
 )
 from erftheory.designing.changing import rewritten
 from erftheory.designing.shapes import flatness
 from erftheory.designing.tuning import orbits
+from erftheory.network.graph import unrolled
 
 TWO = Chain(Conv(3), Activation("relu"), Conv(3), ndim=2)
 BLOCK = Residual(Chain(Conv(3, channels=8), Activation("relu"), Conv(3, channels=8))).named("b")
@@ -81,15 +84,27 @@ def test_a_flat_field_and_a_gaussian():
     assert moments(bell.network).std[0] == pytest.approx(1.5, rel=0.08)
 
 
-def test_rewriting_nothing_changes_nothing():
-    seen = []
+@pytest.mark.parametrize("name", [*NETWORKS, *zoo.names()])
+def test_rewriting_nothing_changes_nothing(name):
+    """And operations are numbered as the nodes of the graph that is written out."""
+    net = NETWORKS[name] if name in NETWORKS else zoo.get(name)
+    seen, graph = {}, unrolled(net.graph)
 
     def same(at, op):
-        seen.append(at)
+        seen[at] = op
         return op
 
-    assert rewritten(BLOCKS, same) == BLOCKS and rewritten(BLOCKS, same, apart=True) == BLOCKS
-    assert seen == [*range(1, 6), *range(1, 14)]
+    assert rewritten(net, lambda at, op: op).graph == net.graph
+    assert unrolled(rewritten(net, same, apart=True).graph) == graph
+    assert list(seen) == list(range(1, len(graph.nodes)))
+    for at, op in seen.items():
+        assert type(op) is type(graph.nodes[at].op)
+
+
+def test_equal_rounds_stay_one():
+    assert rewritten(BLOCKS, lambda at, op: op, apart=True) == BLOCKS
+    some = rewritten(BLOCKS, lambda at, op: Conv(5, channels=8) if at == 6 else op, apart=True)
+    assert len(some.parts[1].parts) == 3 and receptive_field(some).size == (17, 17)
 
 
 @pytest.mark.parametrize(

@@ -189,14 +189,13 @@ class _Waves:
         return found
 
 
-def slopes_of(
-    model: Spectra, measure: Callable[[jax.Array], Any]
-) -> tuple[float, Taps, Ratios]:
+def slopes_of(model: Spectra, measure: Callable[[jax.Array], Any]) -> tuple[float, Taps, Ratios]:
     """A measure of the map, and its derivatives by all taps and the logs of all ratios.
 
     Raises:
       ValueError: a measure that is no number, or has no derivative.
     """
+
     def number(taps: Taps, ratios: Ratios) -> Any:
         value = measure(model.map(taps, ratios))
         kind: Any = getattr(value, "dtype", None)
