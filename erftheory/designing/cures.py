@@ -154,13 +154,12 @@ def cures(
         tried += 1
         try:
             now = advise(other, advice.image, signal, init)
-            std = moments(other, signal, init).std
         except ValueError:  # not a network any more, or none that can be judged
             continue
         left = findings(now)
         cured = tuple(f for f in found if f not in left)
         if cured and set(left) <= set(found):
-            ratio = cost / before if before else math.inf
+            ratio, std = cost / before if before else math.inf, moments(other, signal, init).std
             rows.append(Cure(name, repr(op), change, cured, other, std, cost, ratio, now))
     return Cures(found, tuple(rows), tried, len(changed), advice)
 
