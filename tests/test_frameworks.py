@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from probing import check
 
-from erftheory import from_jax, moments, receptive_field
+from erftheory import ErfTracker, from_jax, gradient_erf, moments, receptive_field
 
 RGB = (1, 32, 28, 3)
 FIRST = (1, 3, 32, 28)  # channels first
@@ -321,3 +321,54 @@ def test_published_models(family, more, shape, keras):
     network = from_jax(lambda x: model(x), jax.ShapeDtypeStruct(shape, jnp.float32))
     axis = int(np.argmax(shape))
     assert ends(network, function, shape, axis) == [False, True, False, True]
+
+
+# A tracker inside the training loops of these frameworks
+
+WATCHED = np.random.default_rng(0).normal(size=(6, 12, 12, 3)).astype(np.float32)
+
+
+def test_a_tracker_in_an_equinox_loop():
+    eqx = library("equinox")
+    keys = jax.random.split(jax.random.key(0), 2)
+    model = eqx.nn.Sequential([
+        eqx.nn.Conv2d(3, 4, 3, padding=1, key=keys[0]), eqx.nn.Lambda(jax.nn.relu),
+        eqx.nn.Conv2d(4, 4, 3, padding=1, key=keys[1]),
+    ])  # fmt: skip
+    images = np.moveaxis(WATCHED, -1, 1)
+    params, static = eqx.partition(model, eqx.is_array)
+    run = lambda p, x: jax.vmap(eqx.combine(p, static))(x)  # noqa: E731
+    tracker = ErfTracker(run, images, every=2, spatial_axes=(2, 3), output_axes=(2, 3))
+    step = jax.jit(jax.grad(lambda p: (run(p, images) ** 2).mean()))
+    for t in range(5):
+        erf = tracker(t, params)
+        if erf is not None:
+            want = gradient_erf(
+                lambda x, p=params: run(p, x), images, spatial_axes=(2, 3), output_axes=(2, 3)
+            )
+            np.testing.assert_allclose(erf.map, want.map, atol=1e-6)
+        params = jax.tree.map(lambda w, g: w - 0.3 * g, params, step(params))
+    assert tracker.readings.steps == [0, 2, 4]
+    assert len({row[0] for row in tracker.readings.values["power"]}) == 3
+
+
+def test_a_tracker_in_a_keras_loop(keras):
+    layers = keras.layers
+    model = keras.Sequential([
+        layers.Input((12, 12, 3)), layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.Conv2D(4, 3, padding="same"),
+    ])  # fmt: skip
+    weights = [v.value for v in model.trainable_variables]
+    run = lambda p, x: model.stateless_call(p, [], x)[0]  # noqa: E731
+    tracker = ErfTracker(run, WATCHED, every=2)
+    step = jax.jit(jax.grad(lambda p: (run(p, WATCHED) ** 2).mean()))
+    for t in range(3):
+        erf = tracker(t, weights)
+        if erf is not None:
+            for variable, value in zip(model.trainable_variables, weights, strict=True):
+                variable.assign(value)
+            want = gradient_erf(lambda x: model(x, training=False), WATCHED)
+            np.testing.assert_allclose(erf.map, want.map, atol=1e-6)
+        weights = jax.tree.map(lambda w, g: w - 0.3 * g, weights, step(weights))
+    assert tracker.readings.steps == [0, 2]
+    assert len({row[0] for row in tracker.readings.values["power"]}) == 2
