@@ -379,3 +379,15 @@ def test_a_user_names_axes():
         assert "5 (height) x 3 (width) pixels" in str(receptive_field(network))
     with pytest.raises(ValueError, match="^spatial_axes: got 3; takes dimensions of the image"):
         from_torch(model, torch.zeros(1, 1, 32, 64), spatial_axes=3)
+
+
+def test_sizes_of_minus_one_are_open():
+    """As Paddle writes them; the field is that of two 3x3 convolutions of stride 1."""
+    weights = numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w")
+    nodes = [helper.make_node("Conv", [a, "w"], [b]) for a, b in (("x", "y"), ("y", "z"))]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3, -1, -1])
+    out = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    model = helper.make_model(helper.make_graph(nodes, "g", [image], [out], [weights]))
+    assert receptive_field(from_onnx(model, shape=(1, 3, 20, 24))).size == (5, 5)
+    with pytest.raises(ValueError, match="shape: got None for an input of open sizes"):
+        from_onnx(model)

@@ -119,7 +119,7 @@ def _loaded(onnx: Any, model: Any) -> Any:
 
 def _shape(value: Any, asked: Sequence[int] | None) -> tuple[int, ...]:
     dims = value.type.tensor_type.shape.dim
-    found = [d.dim_value or None for d in dims]
+    found = [d.dim_value if d.dim_value > 0 else None for d in dims]  # Paddle writes -1
     if asked is not None:
         fits = len(asked) == len(found) and all(n in (None, a) for a, n in zip(asked, found))
         if not fits:
