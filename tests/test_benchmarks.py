@@ -238,8 +238,25 @@ def test_training(tmp_path, capsys):
         [*arguments, "--json", str(target), "--plot", str(picture)]
     ) == 0  # fmt: skip
     found = json.loads(target.read_text())
-    assert set(found) == {"environment", "seconds", "pairs", "controls", "dial"}
-    (row,) = found["pairs"]
+    assert {k for k, v in found.items() if v} == {"environment", "seconds", "pairs", "explained"}
+    (row,), (split,) = found["pairs"], found["explained"]
+    assert split["sum"] == pytest.approx(split["growth"][0], abs=1e-9)
     assert row["verdict"] == "undecided" and row["std_before"] > 1
     assert picture.stat().st_size > 10_000
     assert "after Holm's correction" in capsys.readouterr().out
+
+
+def test_tracker(tmp_path):
+    target = tmp_path / "out.json"
+    arguments = ["--images", "8", "--batch", "8", "--repeats", "1", "--json", str(target)]
+    assert load("tracker").main(arguments) == 0
+    found = json.loads(target.read_text())
+    one, ten = (row for row in found["rows"] if row["epochs"] in (1, 10))
+    assert one["share"] == pytest.approx(10 * ten["share"]) and found["reading_s"] > 0
+
+
+def test_shipped_weights_say_what_is_missing(capsys, monkeypatch):
+    module = load("shipped_weights")
+    monkeypatch.setattr(module, "folder", lambda package: None)
+    assert module.main([]) == 0
+    assert "none of rapidocr-onnxruntime and torchcrepe is installed" in capsys.readouterr().out
