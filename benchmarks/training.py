@@ -205,6 +205,28 @@ def learned(panel: Any, rows: list[dict[str, Any]]) -> None:
     panel.legend(fontsize=9, loc="lower left")
 
 
+def rims(rows: list[dict[str, Any]], path: Path) -> None:
+    """Std from heavy rims over std from uniform taps, at the start and at the end."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    names = list(dict.fromkeys(row["pair"] for row in rows))
+    for measure, colour, up in (("start", BLUE, 0.12), ("end", ORANGE, -0.12)):
+        own = [row for row in rows if row["measure"] == f"std at the {measure}"]
+        for y, row in zip(range(len(names))[::-1], own, strict=True):
+            panel.plot(row["interval"], [y + up] * 2, color=colour, linewidth=3)
+            panel.plot(row["effect"], y + up, "o", color=colour,
+                       label=f"at the {measure}" if not y else None)  # fmt: skip
+    panel.axvline(1, color="black", linewidth=0.8)
+    panel.set_yticks(range(len(names)), names[::-1])
+    panel.set_xlabel("std from heavy rims / from uniform taps (95 % interval)")
+    panel.legend(fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, help="in place of each pair's own")
@@ -263,6 +285,8 @@ def main(arguments: list[str] | None = None) -> int:
                 keep()
     if options.plot and found["pairs"]:
         plot(found, options.plot)
+    if options.plot and found["initial"]:
+        rims(found["initial"], options.plot.with_stem(options.plot.stem + "_initial"))
     return 0
 
 
