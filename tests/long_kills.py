@@ -2,10 +2,11 @@
 
     cd tests && JAX_PLATFORMS=cpu python long_kills.py --kills 20 [--first SEED]
 
-Every run is killed once or twice, at a moment drawn evenly from the whole time that a run takes, so
-also while it loads, compiles, or writes a checkpoint; then the same call goes on to the end. The
-last line of each must be, bit for bit, that of a run nobody killed. Exit code 1 if one is not.
-tests/test_fit.py has two kills of the same kind.
+Every run is killed once or twice, at a moment drawn evenly from the whole time that a run takes;
+then the same call goes on to the end. The last line of each must be, bit for bit, that of a run
+nobody killed. Exit code 1 if one is not. Most of that time is loading and compiling: of 20 kills
+in 12 runs all fell before the first checkpoint, and all 12 ends were identical. Kills behind a
+checkpoint are those of tests/test_fit.py, two of them.
 """
 
 import argparse
